@@ -1,0 +1,41 @@
+# carbon-exporter: `make demo` shows it, `make test` proves it. Both do their own set-up.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-fast check fmt docs bench
+
+demo: $(VENV)/ready
+	@scripts/real-parts prometheus prometheus-pushgateway prometheus-alertmanager
+	@$(BIN)/carbon-exporter demo $(if $(KEEP),--keep)
+
+test: $(VENV)/ready
+	@scripts/real-parts prometheus prometheus-pushgateway prometheus-alertmanager prometheus-node-exporter gcc fuse3 libfuse2
+	@$(BIN)/python -m pytest
+
+test-fast: $(VENV)/ready
+	@$(BIN)/python -m pytest -m "not slow" -q
+
+check: $(VENV)/ready
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+fmt: $(VENV)/ready
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+	@$(MAKE) --no-print-directory docs
+
+docs: $(VENV)/ready
+	@$(BIN)/python -m carbon_exporter.metrics > docs/metrics.md
+
+bench: $(VENV)/ready
+	@$(BIN)/python -m benchmarks.node
+
+$(VENV)/ready: pyproject.toml requirements-dev.txt
+	@echo "Setting up $(VENV) (once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --require-hashes -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@

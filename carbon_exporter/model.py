@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 Component: TypeAlias = Literal["cpu", "dram", "gpu"]
@@ -20,6 +21,14 @@ _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]
 
 class ConfigurationError(Exception):
     """Something the user wrote cannot be used; the message is one line that names the place and the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """Where the kernel's trees are seen from here: /host/sys in a container, a test's own tree in a test."""
+
+    sysfs: Path = Path("/sys")
+    procfs: Path = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True)

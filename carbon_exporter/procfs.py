@@ -1,0 +1,106 @@
+"""Reads what /proc says about CPU time and processes (proc(5)). The root is an argument, so a test can bring its own."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from carbon_exporter.model import HostCpu
+
+_TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process at one instant, from /proc/PID/stat.
+
+    `start_ticks` (since boot) tells a process from a later one with the same pid. `own_seconds` is the CPU time of
+    its threads, `children_seconds` that of its ended and waited-for children with theirs.
+    """
+
+    pid: int
+    parent: int
+    start_ticks: int
+    own_seconds: float
+    children_seconds: float
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The whole of a small file of /proc in one read; cheaper than Path.read_bytes in the loop over processes.
+
+    Raises:
+        OSError: as the kernel says.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(descriptor, 65536):
+            parts.append(part)
+            if len(part) < 4096:
+                break
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def read_host_cpu(proc: Path) -> HostCpu:
+    """The host's CPU time since boot, from /proc/stat. Time stolen by a hypervisor is capacity, not use.
+
+    Raises:
+        OSError: /proc/stat cannot be read.
+        ValueError: it is not what proc(5) describes; the message names the file.
+    """
+    cpus = 0
+    total: list[int] = []
+    for line in read_bytes(proc / "stat").splitlines():
+        if not line.startswith(b"cpu"):
+            break
+        name, *fields = line.split()
+        if name == b"cpu":
+            total = [int(field) for field in fields[:8]]
+        else:
+            cpus += 1
+    if len(total) < 8 or cpus == 0:
+        raise ValueError(f"{proc}/stat has no line 'cpu' with eight numbers and one for each CPU")
+    user, nice, system, _idle, _iowait, irq, softirq, _steal = total
+    busy = user + nice + system + irq + softirq
+    return HostCpu(busy / _TICKS_PER_SECOND, sum(total) / _TICKS_PER_SECOND, cpus)
+
+
+def read_process(proc: str, pid: int) -> Process:
+    """The process `pid` from /proc/PID/stat.
+
+    Raises:
+        OSError: it is gone (FileNotFoundError, ProcessLookupError), or the kernel refuses.
+        ValueError: the line is not what proc(5) describes.
+    """
+    text = read_bytes(f"{proc}/{pid}/stat")
+    # The command may hold spaces and parentheses: the fields begin after the last one.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return Process(
+        pid=pid,
+        parent=int(fields[1]),
+        start_ticks=int(fields[19]),
+        own_seconds=(int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND,
+        children_seconds=(int(fields[13]) + int(fields[14])) / _TICKS_PER_SECOND,
+    )
+
+
+def read_environment(proc: str, pid: int) -> dict[str, str]:
+    """The environment that `pid` was started with; later changes inside the process do not show.
+
+    Raises:
+        OSError: it is gone, or belongs to another user and this program may not look.
+    """
+    text = read_bytes(f"{proc}/{pid}/environ").decode("utf-8", "surrogateescape")
+    pairs = (entry.partition("=") for entry in text.split("\0"))
+    return {name: value for name, separator, value in pairs if separator}
+
+
+def read_boot_id(proc: Path) -> str:
+    """The kernel's random name of this boot.
+
+    Raises:
+        OSError: /proc/sys/kernel/random/boot_id cannot be read.
+    """
+    return read_bytes(proc / "sys/kernel/random/boot_id").decode().strip()

@@ -1,4 +1,4 @@
-"""Reads what /proc says about CPU time and processes (proc(5)). The root is an argument, so a test can bring its own."""
+"""Reads what /proc says about CPU time and processes (proc(5)); its root is an argument."""
 
 import os
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Process:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The whole of a small file of /proc in one read; cheaper than Path.read_bytes in the loop over processes.
+    """The whole of a small file; cheaper than Path.read_bytes in the loop over processes.
 
     Raises:
         OSError: as the kernel says.
@@ -36,8 +36,6 @@ def read_bytes(path: str | Path) -> bytes:
         parts = []
         while part := os.read(descriptor, 65536):
             parts.append(part)
-            if len(part) < 4096:
-                break
         return b"".join(parts)
     finally:
         os.close(descriptor)

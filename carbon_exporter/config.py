@@ -1,0 +1,91 @@
+"""One YAML file -> validated settings. Without a file everything has its default.
+
+node: {interval_seconds: 2, linger_seconds: 600, state_file: /var/lib/carbon-exporter/node.json}
+sources: {rapl: {}, nvml: {}, cpu_estimate: {tdp_watts: 280}}   # a source set to `false` is switched off
+jobs: {process: {}}
+intensity: {provider: static, grid_zone: DK}
+pue: 1.2
+forecast: {prometheus_url: "http://prometheus:9090"}
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, PositiveFloat
+
+from carbon_exporter.model import ConfigurationError, Roots
+from carbon_exporter.settings import Settings, validated
+
+Section = dict[str, Any] | Literal[False] | None
+
+
+class NodeSettings(Settings):
+    """Settings of the node agent.
+
+    state_file: where the accounts survive a restart; None keeps them in memory only.
+    sysfs, procfs: where the host's trees are mounted (/host/sys in a container).
+    """
+
+    interval_seconds: float = Field(default=2.0, ge=0.05, le=300)
+    linger_seconds: float = Field(default=600.0, ge=0, le=86400)
+    state_file: Path | None = Path("/var/lib/carbon-exporter/node.json")
+    sysfs: Path = Path("/sys")
+    procfs: Path = Path("/proc")
+
+    def roots(self) -> Roots:
+        """The two trees as sources and resolvers take them."""
+        return Roots(self.sysfs, self.procfs)
+
+
+class IntensitySettings(Settings):
+    """Which provider, for which zone; the other keys are the providers' own sections."""
+
+    provider: str = "static"
+    grid_zone: str = ""
+    sections: dict[str, Section] = Field(default_factory=dict)
+
+
+class Config(Settings):
+    """The whole file."""
+
+    node: NodeSettings = NodeSettings()
+    sources: dict[str, Section] = Field(default_factory=dict)
+    jobs: dict[str, Section] = Field(default_factory=dict)
+    intensity: IntensitySettings = IntensitySettings()
+    pue: PositiveFloat = Field(default=1.0, ge=1.0, le=10.0)
+    forecast: dict[str, Any] = Field(default_factory=dict)
+
+
+def load_config(path: Path | None) -> Config:
+    """The settings in the file at `path`; the defaults without one.
+
+    Raises:
+        ConfigurationError: the file cannot be read, is no YAML, or has a bad key; one line that names it.
+    """
+    if path is None:
+        return Config()
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}; give a readable file with --config") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
+    if values is not None and not isinstance(values, dict):
+        raise ConfigurationError(f"{path}: must be a mapping of keys to values")
+    try:
+        return validated(Config, _gather_providers(values or {}), "")
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
+def _gather_providers(values: dict[str, Any]) -> dict[str, Any]:
+    """Move the providers' own sections under intensity.sections, where their names are checked later."""
+    intensity = values.get("intensity")
+    if not isinstance(intensity, dict):
+        return values
+    own = {"provider", "grid_zone"}
+    sections = {key: section for key, section in intensity.items() if key not in own}
+    return {**values, "intensity": {**{k: v for k, v in intensity.items() if k in own}, "sections": sections}}

@@ -1,0 +1,252 @@
+"""Jobs on a host without a scheduler: processes whose environment has CARBON_TRAINING_JOB=NAME, and their descendants.
+
+Each tick lists the pids of /proc and opens only the new ones and those of jobs. A full scan, which also finds a
+process that took its label by a late exec, runs seldom.
+"""
+
+import contextlib
+import logging
+import os
+import pwd
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pydantic import PositiveFloat, PositiveInt
+
+from carbon_exporter import settings
+from carbon_exporter.model import JobUse, Json, ResolverReading, Roots, training_job_name
+from carbon_exporter.procfs import Process, read_environment, read_process
+
+LABEL: Final = "CARBON_TRAINING_JOB"
+GROUP: Final = "CARBON_TRAINING_GROUP"
+_log = logging.getLogger(__name__)
+
+
+class Settings(settings.Settings):
+    """Settings of jobs.process."""
+
+    full_scan_seconds: PositiveFloat = 60.0
+    most_jobs: PositiveInt = 1000
+
+
+def open_resolver(chosen: Settings, roots: Roots) -> "ProcessResolver":
+    """The resolver over `roots.procfs`."""
+    return ProcessResolver(str(roots.procfs), chosen.full_scan_seconds, chosen.most_jobs)
+
+
+@dataclass(slots=True)
+class _Member:
+    """A process of a job, as last read."""
+
+    process: Process
+    training_job: str
+    group: str = ""
+    devices: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class _Job:
+    user: str
+    cpu_seconds: float = 0.0
+    pids: set[int] = field(default_factory=set)
+
+
+class ProcessResolver:
+    """Implements model.Resolver. `read` must get the clock that start times are in: seconds since boot."""
+
+    def __init__(self, proc: str, full_scan_seconds: float, most_jobs: int) -> None:
+        self._proc = proc
+        self._full_scan_seconds = full_scan_seconds
+        self._most_jobs = most_jobs
+        self._members: dict[int, _Member] = {}
+        self._jobs: dict[str, _Job] = {}
+        self._known: set[int] = set()
+        self._young: set[int] = set()
+        self._last_full_scan = float("-inf")
+        # The last two readings: what started after the earlier one has no CPU time that was counted elsewhere.
+        self._reads: tuple[float, float] = (float("inf"), float("inf"))
+        self._warned: set[str] = set()
+
+    def read(self, now_seconds: float) -> ResolverReading:
+        """The jobs with a process alive now; a job's CPU time counts from the reading before it was first seen."""
+        try:
+            pids = {int(name) for name in os.listdir(self._proc) if name.isdigit()}  # noqa: PTH208
+        except OSError as error:
+            return ResolverReading(failures=(f"{self._proc} cannot be listed: {error.strerror}",))
+        gone = self._advance(pids)
+        for member in gone:
+            self._leave(member)
+        failures = self._discover(pids, now_seconds)
+        self._reads = (min(self._reads[1], now_seconds), now_seconds)
+        self._jobs = {name: job for name, job in self._jobs.items() if job.pids}
+        return ResolverReading(tuple(self._use(name, job) for name, job in self._jobs.items()), failures)
+
+    def _advance(self, pids: set[int]) -> list[_Member]:
+        """Add the CPU time since the last reading of every member still alive; give the members that are gone."""
+        rises: dict[int, tuple[float, float]] = {}
+        gone = []
+        for pid, member in list(self._members.items()):
+            last = member.process
+            now = self._read_process(pid) if pid in pids else None
+            if now is None or now.start_ticks != last.start_ticks:
+                gone.append(self._members.pop(pid))
+                self._known.discard(pid)
+                continue
+            member.process = now
+            rises[pid] = (now.own_seconds - last.own_seconds, now.children_seconds - last.children_seconds)
+        inherited = self._inherited(gone)
+        for pid, (own, children) in rises.items():
+            rise = own + max(0.0, children - inherited.get(pid, 0.0))
+            self._jobs[self._members[pid].training_job].cpu_seconds += max(0.0, rise)
+        return gone
+
+    def _inherited(self, gone: Iterable[_Member]) -> dict[int, float]:
+        """CPU seconds counted already on members now gone, by the living ancestor whose children's time holds them."""
+        parents = {member.process.pid: member.process.parent for member in gone}
+        inherited: dict[int, float] = defaultdict(float)
+        for member in gone:
+            heir = member.process.parent
+            while heir in parents and heir not in self._members:
+                heir = parents[heir]
+            inherited[heir] += member.process.own_seconds + member.process.children_seconds
+        return inherited
+
+    def _leave(self, member: _Member) -> None:
+        self._jobs[member.training_job].pids.discard(member.process.pid)
+
+    def _discover(self, pids: set[int], now_seconds: float) -> tuple[str, ...]:
+        """Look for labels on the processes that came since the last reading, on all of them when a scan is due."""
+        new = pids - self._known
+        candidates = new | (self._young & pids)
+        if now_seconds - self._last_full_scan >= self._full_scan_seconds:
+            self._last_full_scan = now_seconds
+            candidates = pids
+        # A process between fork and exec still has its parent's environment: look at it once more at the next tick.
+        self._young, self._known = new, pids
+        processes = [p for pid in candidates if (p := self._read_process(pid)) is not None]
+        too_many: set[str] = set()
+        for process in sorted(processes, key=lambda found: found.start_ticks):
+            member = self._examine(process)
+            if member is None or not self._is_news(member):
+                continue
+            if member.training_job not in self._jobs and len(self._jobs) >= self._most_jobs:
+                too_many.add(member.training_job)
+                continue
+            self._join(member)
+        if not too_many:
+            return ()
+        return (f"{len(too_many)} jobs beyond jobs.process.most_jobs={self._most_jobs} are counted as system",)
+
+    def _is_news(self, member: _Member) -> bool:
+        known = self._members.get(member.process.pid)
+        return known is None or known.training_job != member.training_job
+
+    def _join(self, member: _Member) -> None:
+        pid, process = member.process.pid, member.process
+        before = self._members.get(pid)
+        if before is not None:
+            self._leave(before)
+        job = self._jobs.setdefault(member.training_job, _Job(self._user(pid)))
+        ticks_per_second = os.sysconf("SC_CLK_TCK")
+        if before is None and process.start_ticks / ticks_per_second >= self._reads[0]:
+            job.cpu_seconds += process.own_seconds + process.children_seconds
+        job.pids.add(pid)
+        self._members[pid] = member
+
+    def _examine(self, process: Process) -> _Member | None:
+        """The job that `process` belongs to: by its own environment, else by its parent's job."""
+        try:
+            environment = read_environment(self._proc, process.pid)
+        except PermissionError:
+            self._warn(
+                "permission",
+                f"{self._proc}/{process.pid}/environ belongs to another user: run as root to find other users' jobs",
+            )
+            environment = {}
+        except OSError:
+            return None  # it ended meanwhile
+        raw = environment.get(LABEL, "")
+        name = training_job_name(raw)
+        if name:
+            if name != raw:
+                self._warn(raw, f"{LABEL} of pid {process.pid} is no fit name: it is counted as {name!r}")
+            group = training_job_name(environment.get(GROUP, ""))
+            return _Member(process, name, group, _visible_devices(environment))
+        parent = self._members.get(process.parent)
+        if parent is None:
+            return None
+        return _Member(process, parent.training_job, parent.group, parent.devices)
+
+    def _warn(self, key: str, message: str) -> None:
+        if key not in self._warned and len(self._warned) < self._most_jobs:
+            self._warned.add(key)
+            _log.warning("%s", message)
+
+    def _read_process(self, pid: int) -> Process | None:
+        try:
+            return read_process(self._proc, pid)
+        except (OSError, ValueError):
+            return None  # it ended meanwhile
+
+    def _user(self, pid: int) -> str:
+        try:
+            owner = Path(self._proc, str(pid)).stat().st_uid
+        except OSError:
+            return ""
+        with contextlib.suppress(KeyError):
+            return pwd.getpwuid(owner).pw_name
+        return str(owner)
+
+    def _use(self, name: str, job: _Job) -> JobUse:
+        members = [self._members[pid] for pid in job.pids]
+        return JobUse(
+            training_job=name,
+            resolver="process",
+            cpu_seconds=job.cpu_seconds,
+            pids=frozenset(job.pids),
+            devices=frozenset().union(*(member.devices for member in members)),
+            group=next((member.group for member in members if member.group), ""),
+            user=job.user,
+        )
+
+    def state(self) -> Json:
+        """The members as last read and the CPU time of each job."""
+        return {
+            "read_seconds": self._reads[1],
+            "jobs": {name: [job.cpu_seconds, job.user] for name, job in self._jobs.items()},
+            "members": [
+                [asdict(member.process), member.training_job, member.group, sorted(member.devices)]
+                for member in self._members.values()
+            ],
+        }
+
+    def restore(self, state: Json) -> None:
+        """Take up the members of an earlier process of the same boot; what it cannot use it leaves out."""
+        try:
+            jobs = {name: _Job(str(user), float(cpu)) for name, (cpu, user) in state["jobs"].items()}
+            members = [
+                _Member(Process(**process), name, group, frozenset(devices))
+                for process, name, group, devices in state["members"]
+            ]
+            read_seconds = float(state["read_seconds"])
+            for member in members:
+                jobs[member.training_job].pids.add(member.process.pid)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            _log.warning("state of jobs.process is not usable (%r): jobs count from now on", error)
+            return
+        self._jobs = jobs
+        self._members = {member.process.pid: member for member in members}
+        self._reads = (read_seconds, read_seconds)
+
+
+def _visible_devices(environment: dict[str, str]) -> frozenset[str]:
+    """The GPUs named in CUDA_VISIBLE_DEVICES: indices, GPU- or MIG- names; CUDA ignores all after a -1."""
+    names: list[str] = []
+    for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(","):
+        if not name.strip() or name.strip().startswith("-"):
+            break
+        names.append(name.strip())
+    return frozenset(names)

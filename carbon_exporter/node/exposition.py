@@ -1,0 +1,92 @@
+"""A tick of the node agent as metric families of the contract."""
+
+import platform
+from collections.abc import Iterator
+
+from carbon_exporter import __version__, metrics
+from carbon_exporter.metrics import Family
+from carbon_exporter.model import COMPONENTS, DeviceReading, Gpu, Intensity
+from carbon_exporter.node.ledger import Account
+from carbon_exporter.node.sampler import Tick
+
+
+def families(tick: Tick) -> Iterator[Family]:
+    """Everything the node agent says about one tick; a device or job that could not be read is not in it."""
+    yield from _device_families(tick.devices)
+    yield from _job_families(tick)
+    yield from _collector_families(tick)
+    yield from intensity_families(tick.intensity)
+    yield Family(metrics.NODE_GRID_ZONE, [((tick.intensity.grid_zone,), 1.0)])
+    yield Family(metrics.PUE, [((), tick.pue)])
+    yield Family(metrics.SAMPLING_GAP, [((), tick.gap_seconds)])
+    yield build_info()
+
+
+def build_info() -> Family:
+    """carbon_exporter_build_info of the running program."""
+    return Family(metrics.BUILD_INFO, [((__version__, platform.python_version()), 1.0)])
+
+
+def _device_families(devices: tuple[DeviceReading, ...]) -> Iterator[Family]:
+    by_metric = {metrics.RAPL_ENERGY: "rapl", metrics.ESTIMATED_ENERGY: "estimate", metrics.GPU_ENERGY: "nvml"}
+    for metric, method in by_metric.items():
+        found = [device for device in devices if device.method.startswith(method)]
+        yield Family(
+            metric, [(tuple(d.labels.get(name, "") for name in metric.labels), d.energy_joules) for d in found]
+        )
+    gpus = [(device.device, device.gpu) for device in devices if device.gpu is not None]
+    power = [((uuid,), gpu.power_watts) for uuid, gpu in gpus if gpu.power_watts is not None]
+    utilization = [((uuid,), gpu.utilization_ratio) for uuid, gpu in gpus if gpu.utilization_ratio is not None]
+    yield Family(metrics.GPU_POWER, power)
+    yield Family(metrics.GPU_UTILIZATION, utilization)
+    yield Family(metrics.GPU_INFO, [(labels, 1.0) for uuid, gpu in gpus for labels in _gpu_labels(uuid, gpu)])
+    methods = sorted({(device.component, device.method) for device in devices if device.component is not None})
+    yield Family(metrics.SOURCE_INFO, [((component, method), 1.0) for component, method in methods])
+
+
+def _gpu_labels(uuid: str, gpu: Gpu) -> Iterator[tuple[str, ...]]:
+    yield uuid, str(gpu.index), gpu.model, gpu.driver, ""
+    for mig in gpu.mig:
+        yield mig.uuid, str(gpu.index), mig.model, gpu.driver, mig.instance
+
+
+def _job_families(tick: Tick) -> Iterator[Family]:
+    ledger, accounts = tick.ledger, tick.ledger.accounts
+    components = [component for component in COMPONENTS if component in ledger.measured_joules]
+    yield Family(
+        metrics.JOB_ENERGY,
+        [((name, c), a.energy_joules.get(c, 0.0)) for name, a in accounts.items() for c in components],
+    )
+    yield Family(
+        metrics.JOB_EMISSIONS,
+        [((name, c), a.emissions_grams.get(c, 0.0)) for name, a in accounts.items() for c in components],
+    )
+    yield Family(metrics.JOB_INFO, [(_job_labels(account), 1.0) for account in accounts.values()])
+    yield Family(metrics.JOB_GPUS, [((name,), float(account.gpus)) for name, account in accounts.items()])
+    yield Family(metrics.UNATTRIBUTED_ENERGY, list(ledger.unattributed_joules.items()))
+    yield Family(metrics.EQUALLY_SHARED_ENERGY, [((c,), joules) for c, joules in ledger.equally_shared_joules.items()])
+
+
+def _job_labels(account: Account) -> tuple[str, ...]:
+    use = account.use
+    return use.training_job, use.resolver, use.pod_namespace, use.user, use.group
+
+
+def _collector_families(tick: Tick) -> Iterator[Family]:
+    records = tick.records.items()
+    yield Family(metrics.COLLECTOR_SUCCESS, [((name,), float(record.success)) for name, record in records])
+    yield Family(metrics.COLLECTOR_DURATION, [((name,), record.duration_seconds) for name, record in records])
+    successes = [((name,), r.last_success_seconds) for name, r in records if r.last_success_seconds is not None]
+    yield Family(metrics.COLLECTOR_LAST_SUCCESS, successes)
+    yield Family(metrics.COLLECTOR_FAILURES, [((name,), float(record.failures)) for name, record in records])
+
+
+def intensity_families(intensity: Intensity) -> Iterator[Family]:
+    """The intensity in use, and how good it is."""
+    zone, provider = intensity.grid_zone, intensity.provider
+    value = intensity.grams_per_kilowatt_hour
+    yield Family(metrics.INTENSITY, [((zone, provider, intensity.signal, intensity.basis), value)])
+    yield Family(metrics.INTENSITY_ESTIMATED, [((zone, provider), float(intensity.estimated))])
+    if intensity.data_timestamp_seconds is not None:
+        yield Family(metrics.INTENSITY_DATA_TIMESTAMP, [((zone, provider), intensity.data_timestamp_seconds)])
+    yield Family(metrics.INTENSITY_FALLBACK, [((zone,), float(intensity.fallback_level))])

@@ -1,0 +1,302 @@
+"""Shares joules out to jobs. Pure: cumulative readings in, cumulative accounts out; no clock, no file.
+
+For every device, between two readings of it:
+
+    energy = active + idle;  active goes to jobs by use, and to "system" what no job used;
+    so that, per component, jobs + idle + system = measured.
+
+Of a CPU or of memory, `active` is the host's busy share of the energy (all of it where the joules are an estimate of
+use alone), divided by CPU time. Of a GPU, all of it goes to whoever holds it: to one holder wholly, to several by SM
+utilisation, equally where that is unknown; nobody's GPU is idle. Each device remembers the CPU times at its own last
+reading, so a device that could not be read for a while is shared by the CPU time of that while.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from carbon_exporter.model import Component, DeviceReading, HostCpu, JobUse, Json
+
+Reason = Literal["idle", "system"]
+SYSTEM_HOLDER: Final = ""
+"""Stands among the holders of a GPU for processes of no job; no job has the empty name."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What one job has had on this node since it was first seen."""
+
+    use: JobUse
+    last_seen_seconds: float
+    energy_joules: dict[Component, float] = field(default_factory=dict)
+    emissions_grams: dict[Component, float] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """CPU times at one instant: of every account by name, and of the host."""
+
+    cpu_seconds: Mapping[str, float]
+    host: HostCpu
+
+
+@dataclass(slots=True)
+class _Device:
+    """A device as last read: its energy, the CPU times then, and who held it."""
+
+    energy_joules: float
+    uses: Uses
+    holders: frozenset[str] = frozenset()
+
+
+class Ledger:
+    """The accounts of one node.
+
+    Args:
+        linger_seconds: how long the account of an ended job stays.
+    """
+
+    def __init__(self, linger_seconds: float) -> None:
+        self._linger_seconds = linger_seconds
+        self.accounts: dict[str, Account] = {}
+        self.measured_joules: dict[Component, float] = {}
+        self.unattributed_joules: dict[tuple[Component, Reason], float] = {}
+        self.equally_shared_joules: dict[Component, float] = {}
+        self._devices: dict[str, _Device] = {}
+
+    def post(
+        self,
+        devices: Sequence[DeviceReading],
+        jobs: Sequence[JobUse],
+        host: HostCpu,
+        now_seconds: float,
+        grams_per_joule: float,
+    ) -> None:
+        """Share what the devices measured since they were last posted.
+
+        Args:
+            devices: the devices that could be read now.
+            jobs: the jobs alive now; one absent has ended.
+            host: CPU time of the whole host now.
+            now_seconds: the time of all three, on a clock that never goes back.
+            grams_per_joule: PUE times grid intensity in force now.
+        """
+        self._take_use(jobs, now_seconds)
+        uses = Uses({name: account.cpu_seconds for name, account in self.accounts.items()}, host)
+        held: dict[str, int] = defaultdict(int)
+        gpus = [device for device in devices if device.gpu is not None]
+        for device in devices:
+            if device.component is None:
+                continue
+            holders = holders_of(device, gpus, jobs)
+            for name in holders - {SYSTEM_HOLDER}:
+                held[name] += 1
+            self._share(device, uses, holders, jobs, grams_per_joule)
+            self._devices[device.device] = _Device(device.energy_joules, uses, holders)
+        for name, account in self.accounts.items():
+            account.gpus = held[name]
+        self._forget(now_seconds)
+
+    def _take_use(self, jobs: Sequence[JobUse], now_seconds: float) -> None:
+        """Open accounts for new jobs, and add the CPU time that each job used since it was last seen."""
+        for use in jobs:
+            account = self.accounts.get(use.training_job)
+            if account is None:
+                account = self.accounts[use.training_job] = Account(use, now_seconds, cpu_seconds=use.cpu_seconds)
+            else:
+                account.cpu_seconds += _rise(use.cpu_seconds, account.use.cpu_seconds)
+            account.use = use
+            account.last_seen_seconds = now_seconds
+
+    def _share(
+        self,
+        device: DeviceReading,
+        uses: Uses,
+        holders: frozenset[str],
+        jobs: Sequence[JobUse],
+        grams_per_joule: float,
+    ) -> None:
+        component = device.component
+        if component is None:
+            return
+        last = self._devices.get(device.device)
+        joules = _rise(device.energy_joules, last.energy_joules) if last is not None else 0.0
+        self._add_measured(component, joules)
+        if last is None:
+            return
+        if component == "gpu":
+            shares = self._gpu_shares(device, holders or last.holders, jobs, joules)
+            active_joules = joules if shares else 0.0
+        else:
+            shares, busy_ratio = cpu_shares(last.uses, uses)
+            active_joules = joules * busy_ratio if device.includes_idle else joules
+        to_jobs = 0.0
+        for name, share in shares.items():
+            account = self.accounts.get(name)
+            if account is None:
+                continue
+            part = active_joules * share
+            to_jobs += part
+            energy, emissions = account.energy_joules, account.emissions_grams
+            energy[component] = energy.get(component, 0.0) + part
+            emissions[component] = emissions.get(component, 0.0) + part * grams_per_joule
+        self.unattributed_joules[component, "idle"] += joules - active_joules
+        self.unattributed_joules[component, "system"] += max(0.0, active_joules - to_jobs)
+
+    def _add_measured(self, component: Component, joules: float) -> None:
+        if component not in self.measured_joules:
+            self.measured_joules[component] = 0.0
+            self.unattributed_joules[component, "idle"] = 0.0
+            self.unattributed_joules[component, "system"] = 0.0
+            if component == "gpu":
+                self.equally_shared_joules[component] = 0.0
+        self.measured_joules[component] += joules
+
+    def _gpu_shares(
+        self, device: DeviceReading, holders: frozenset[str], jobs: Sequence[JobUse], joules: float
+    ) -> Mapping[str, float]:
+        shares, equally = gpu_shares(device, holders, jobs)
+        if equally:
+            self.equally_shared_joules["gpu"] += joules
+        return shares
+
+    def _forget(self, now_seconds: float) -> None:
+        """Close the accounts of jobs that ended more than the linger time ago."""
+        limit = now_seconds - self._linger_seconds
+        self.accounts = {name: a for name, a in self.accounts.items() if a.last_seen_seconds >= limit}
+
+    def state(self) -> Json:
+        """Everything a restart needs; CPU times that several devices share stand once."""
+        distinct = list({id(device.uses): device.uses for device in self._devices.values()}.values())
+        position = {id(uses): index for index, uses in enumerate(distinct)}
+        return {
+            "accounts": {name: _account_to_json(account) for name, account in self.accounts.items()},
+            "measured": self.measured_joules,
+            "unattributed": [[*key, joules] for key, joules in self.unattributed_joules.items()],
+            "equally_shared": self.equally_shared_joules,
+            "uses": [
+                [dict(u.cpu_seconds), u.host.busy_seconds, u.host.capacity_seconds, u.host.cpus] for u in distinct
+            ],
+            "devices": {
+                name: [device.energy_joules, position[id(device.uses)], sorted(device.holders)]
+                for name, device in self._devices.items()
+            },
+        }
+
+    def restore(self, state: Json, *, same_boot: bool) -> None:
+        """Take up `state()` of an earlier process. After a reboot only the accounts and totals go on.
+
+        Raises:
+            KeyError, TypeError, ValueError, IndexError, AttributeError: it is no such state; the ledger is unchanged.
+        """
+        accounts = {name: _account_from_json(account) for name, account in state["accounts"].items()}
+        measured = {component: float(joules) for component, joules in state["measured"].items()}
+        unattributed = {(component, reason): float(joules) for component, reason, joules in state["unattributed"]}
+        equally = {component: float(joules) for component, joules in state["equally_shared"].items()}
+        uses = [Uses(cpu, HostCpu(busy, capacity, cpus)) for cpu, busy, capacity, cpus in state["uses"]]
+        devices = {
+            name: _Device(float(joules), uses[index], frozenset(holders))
+            for name, (joules, index, holders) in state["devices"].items()
+        }
+        self.accounts, self.measured_joules, self.unattributed_joules = accounts, measured, unattributed
+        self.equally_shared_joules = equally
+        self._devices = devices if same_boot else {}
+        if not same_boot:
+            for account in self.accounts.values():
+                account.use = JobUse(account.use.training_job, account.use.resolver)
+                account.last_seen_seconds = 0.0
+
+
+def _rise(now: float, last: float) -> float:
+    """How much a cumulative reading rose; one that is smaller than before counts from 0 again."""
+    return now - last if now >= last else now
+
+
+def holders_of(device: DeviceReading, gpus: Sequence[DeviceReading], jobs: Sequence[JobUse]) -> frozenset[str]:
+    """The names of the jobs that hold this GPU: by a process on it, or because they say so.
+
+    A declared index is believed only where all GPUs are of one model: CUDA numbers others by speed, not as NVML does.
+    """
+    gpu = device.gpu
+    if gpu is None:
+        return frozenset()
+    alike = len({other.gpu.model for other in gpus if other.gpu is not None}) == 1
+    names = {device.device, *(mig.uuid for mig in gpu.mig)}
+    if alike:
+        names.add(str(gpu.index))
+    holders = {
+        use.training_job
+        for use in jobs
+        if use.pids & gpu.pids or any(_names(declared, names) for declared in use.devices)
+    }
+    if gpu.pids - frozenset().union(*(use.pids for use in jobs)):
+        holders.add(SYSTEM_HOLDER)
+    return frozenset(holders)
+
+
+def _names(declared: str, names: set[str]) -> bool:
+    """Whether `declared` is one of `names`; CUDA takes the beginning of a UUID for the whole."""
+    return declared in names or (
+        declared.startswith(("GPU-", "MIG-")) and any(name.startswith(declared) for name in names)
+    )
+
+
+def gpu_shares(
+    device: DeviceReading, holders: frozenset[str], jobs: Sequence[JobUse]
+) -> tuple[Mapping[str, float], bool]:
+    """How the holders of a GPU share its energy, and whether equally for want of better knowledge.
+
+    The shares of all holders add up to 1; without holders there are none.
+    """
+    if len(holders) < 2:
+        return dict.fromkeys(holders, 1.0), False
+    job_of = {pid: use.training_job for use in jobs for pid in use.pids}
+    weights: dict[str, float] = defaultdict(float)
+    for pid, share in (device.gpu.sm_share_by_pid if device.gpu else {}).items():
+        holder = job_of.get(pid, SYSTEM_HOLDER)
+        if holder in holders:
+            weights[holder] += share
+    total = sum(weights.values())
+    if total <= 0:
+        return dict.fromkeys(holders, 1.0 / len(holders)), True
+    return {name: weight / total for name, weight in weights.items()}, False
+
+
+def cpu_shares(last: Uses, now: Uses) -> tuple[Mapping[str, float], float]:
+    """Each job's share of the CPU time used between two instants, and the host's busy share of all CPU time.
+
+    The shares add up to 1 at most; the rest is processes of no job. Job and host times are read one after the other,
+    so a sum of jobs above the host's own figure is taken for the whole.
+    """
+    used = {name: max(0.0, seconds - last.cpu_seconds.get(name, 0.0)) for name, seconds in now.cpu_seconds.items()}
+    of_jobs = sum(used.values())
+    busy = max(0.0, now.host.busy_seconds - last.host.busy_seconds, of_jobs)
+    capacity = max(now.host.capacity_seconds - last.host.capacity_seconds, busy)
+    if busy <= 0 or capacity <= 0:
+        return {}, 0.0
+    return {name: seconds / busy for name, seconds in used.items() if seconds > 0}, busy / capacity
+
+
+def _account_to_json(account: Account) -> Json:
+    use = account.use
+    return {
+        "use": [use.training_job, use.resolver, use.cpu_seconds, use.group, use.user, use.pod_namespace],
+        "last_seen_seconds": account.last_seen_seconds,
+        "energy": account.energy_joules,
+        "emissions": account.emissions_grams,
+        "cpu_seconds": account.cpu_seconds,
+        "gpus": account.gpus,
+    }
+
+
+def _account_from_json(state: Any) -> Account:
+    name, resolver, cpu_seconds, group, user, pod_namespace = state["use"]
+    use = JobUse(name, resolver, float(cpu_seconds), group=group, user=user, pod_namespace=pod_namespace)
+    energy = {component: float(joules) for component, joules in state["energy"].items()}
+    emissions = {component: float(grams) for component, grams in state["emissions"].items()}
+    return Account(
+        use, float(state["last_seen_seconds"]), energy, emissions, float(state["cpu_seconds"]), int(state["gpus"])
+    )

@@ -1,0 +1,183 @@
+"""The loop of the node agent: read everything at one instant, share it, save it, publish it.
+
+Against the custom that exporters keep no timers: RAPL wraps in minutes, attribution integrates over time, and two
+scrapers must not define the interval. A scrape serves the finished page.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from carbon_exporter.model import (
+    JOULES_PER_KILOWATT_HOUR,
+    DeviceReading,
+    Intensity,
+    IntensityProvider,
+    JobUse,
+    Json,
+    Resolver,
+    ResolverReading,
+    Source,
+    SourceReading,
+)
+from carbon_exporter.node.collectors import Collectors, Record
+from carbon_exporter.node.ledger import Ledger
+from carbon_exporter.node.state import StateFile
+from carbon_exporter.procfs import read_host_cpu
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What one turn of the loop leaves to be shown."""
+
+    devices: tuple[DeviceReading, ...]
+    ledger: Ledger
+    records: Mapping[str, Record]
+    intensity: Intensity
+    pue: float
+    gap_seconds: float
+
+
+class Sampler:
+    """One node's loop.
+
+    Args:
+        sources, resolvers: by name, as plugins.py opens them.
+        provider: the intensity to count with.
+        ledger: takes the readings.
+        state_file: where the accounts go at every tick, before they are published; None: nowhere.
+        proc: the host's /proc.
+        pue: power usage effectiveness.
+        interval_seconds: from tick to tick.
+        clock: seconds since boot (CLOCK_BOOTTIME), which process start times are in too.
+        collectors: takes the record of every collector.
+        publish: gets every finished tick.
+    """
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, Source],
+        resolvers: Mapping[str, Resolver],
+        provider: IntensityProvider,
+        ledger: Ledger,
+        state_file: StateFile | None,
+        proc: Path,
+        pue: float,
+        interval_seconds: float,
+        clock: Callable[[], float],
+        collectors: Collectors,
+        publish: Callable[[Tick], None],
+    ) -> None:
+        self._sources = dict(sources)
+        self._resolvers = dict(resolvers)
+        self._provider = provider
+        self._ledger = ledger
+        self._state_file = state_file
+        self._proc = proc
+        self._pue = pue
+        self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._collectors = collectors
+        self._publish = publish
+        self._last_tick: float | None = None
+        self._gap_seconds = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until `stop` is set, and once more then. A turn that takes too long leaves out the ticks it missed."""
+        due = self._clock()
+        while not stop.is_set():
+            self.tick()
+            due += self._interval_seconds
+            now = self._clock()
+            if due <= now:
+                due = now + self._interval_seconds
+            stop.wait(due - now)
+        self.tick()
+
+    def tick(self) -> None:
+        """One turn: read, share, save, publish. Whatever fails is recorded and the rest goes on."""
+        now = self._clock()
+        host = self._collectors.run("host_cpu", lambda: read_host_cpu(self._proc), lambda _: ())
+        jobs = self._read_jobs(now)
+        devices = self._read_devices(now)
+        intensity = self._provider.current()
+        if host is not None:
+            grams_per_joule = self._pue * intensity.grams_per_kilowatt_hour / JOULES_PER_KILOWATT_HOUR
+            self._ledger.post(devices, jobs, host, now, grams_per_joule)
+        self._note_gap(now)
+        if self._state_file is not None:
+            # Before publishing: what a scraper has seen must not be forgotten by a crash.
+            state_file, state = self._state_file, self._state(now)
+            self._collectors.run("state", lambda: state_file.save(state), lambda _: ())
+        self._publish(Tick(devices, self._ledger, self._collectors.records, intensity, self._pue, self._gap_seconds))
+
+    def _read_devices(self, now: float) -> tuple[DeviceReading, ...]:
+        devices: list[DeviceReading] = []
+        for name, source in self._sources.items():
+            reading = self._collectors.run(name, partial(source.read, now), _failures)
+            if reading is None:
+                continue
+            devices += reading.devices
+            if not reading.present:
+                self._collectors.forget(name)
+        return tuple(devices)
+
+    def _read_jobs(self, now: float) -> tuple[JobUse, ...]:
+        """The jobs of all resolvers; the first resolver that knows a name has it."""
+        jobs: dict[str, JobUse] = {}
+        for name, resolver in self._resolvers.items():
+            reading = self._collectors.run(name, partial(resolver.read, now), _failures)
+            for use in reading.jobs if reading else ():
+                jobs.setdefault(use.training_job, use)
+        return tuple(jobs.values())
+
+    def _note_gap(self, now: float) -> None:
+        if self._last_tick is not None and now - self._last_tick > 2 * self._interval_seconds:
+            self._gap_seconds += now - self._last_tick
+        self._last_tick = now
+
+    def _state(self, now: float) -> Json:
+        return {
+            "seconds": now,
+            "gap_seconds": self._gap_seconds,
+            "ledger": self._ledger.state(),
+            "sources": {name: source.state() for name, source in self._sources.items()},
+            "resolvers": {name: resolver.state() for name, resolver in self._resolvers.items()},
+        }
+
+    def restore(self) -> None:
+        """Go on from the state file: after a restart in the same boot, the time between is one long interval."""
+        loaded = self._state_file.load() if self._state_file is not None else None
+        if loaded is None or self._state_file is None:
+            return
+        body, same_boot = loaded
+        try:
+            sources, resolvers = dict(body["sources"]), dict(body["resolvers"])
+            seconds, gap_seconds = float(body["seconds"]), float(body["gap_seconds"])
+            self._ledger.restore(body["ledger"], same_boot=same_boot)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            self._state_file.set_aside(f"lacks what this program needs ({error!r})")
+            return
+        if not same_boot:
+            _log.info("the host was rebooted: jobs keep their totals, counting goes on from now")
+            return
+        for name in sources.keys() & self._sources.keys():
+            self._sources[name].restore(sources[name])
+        for name in resolvers.keys() & self._resolvers.keys():
+            self._resolvers[name].restore(resolvers[name])
+        self._last_tick, self._gap_seconds = seconds, gap_seconds
+
+    def close(self) -> None:
+        """Give back what the sources hold."""
+        for source in self._sources.values():
+            source.close()
+
+
+def _failures(reading: SourceReading | ResolverReading) -> Iterable[str]:
+    return reading.failures

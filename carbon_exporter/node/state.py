@@ -1,0 +1,104 @@
+"""The node agent's memory over restarts: one JSON file, replaced whole, believed only if it is this host's own."""
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from carbon_exporter.model import ConfigurationError, Json, Roots
+from carbon_exporter.procfs import read_boot_id
+
+SCHEMA: Final = 1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """This host and this boot of it."""
+
+    name: str
+    boot_id: str
+
+
+def this_host(roots: Roots) -> Host:
+    """The host by its hardware's UUID where the kernel tells it, else by its node name.
+
+    Raises:
+        ConfigurationError: the boot id cannot be read.
+    """
+    try:
+        boot_id = read_boot_id(roots.procfs)
+    except OSError as error:
+        raise ConfigurationError(
+            f"node.procfs: {roots.procfs}/sys/kernel/random/boot_id: {error.strerror}; mount the host's /proc there"
+        ) from None
+    try:
+        name = (roots.sysfs / "class/dmi/id/product_uuid").read_text().strip()
+    except OSError:
+        name = os.uname().nodename
+    return Host(name, boot_id)
+
+
+class StateFile:
+    """The file at `path`, for `host`."""
+
+    def __init__(self, path: Path, host: Host) -> None:
+        self.path = path
+        self._host = host
+
+    def load(self) -> tuple[Json, bool] | None:
+        """What `save` wrote, and whether it was in this boot; None where there is nothing to go on from.
+
+        A file that is torn, of another schema or of another host is renamed to NAME.unusable and said in the log.
+        """
+        try:
+            text = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _log.warning("%s: %s; counters start from 0", self.path, error.strerror)
+            return None
+        try:
+            document = json.loads(text)
+            schema, host, boot_id, body = (document[key] for key in ("schema", "host", "boot_id", "body"))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            self.set_aside("is torn or no state file")
+            return None
+        if schema != SCHEMA:
+            self.set_aside(f"has schema {schema!r}, this program writes {SCHEMA}")
+            return None
+        same_boot = boot_id == self._host.boot_id
+        if not same_boot and host != self._host.name:
+            self.set_aside("was written by another host")
+            return None
+        return body, same_boot
+
+    def set_aside(self, reason: str) -> None:
+        """Keep the file for a look, out of the way; counters start from 0."""
+        aside = self.path.with_name(self.path.name + ".unusable")
+        _log.warning("%s %s: it is set aside as %s, counters start from 0", self.path, reason, aside.name)
+        try:
+            self.path.replace(aside)
+        except OSError as error:
+            _log.warning("%s cannot be renamed: %s", self.path, error.strerror)
+
+    def save(self, body: Json) -> None:
+        """Replace the file in one step; a kill at any moment leaves the old or the new one, whole.
+
+        It is not forced to the disk: after a power cut the baselines in it are void anyway, with the boot.
+
+        Raises:
+            OSError: the folder cannot be made or written.
+        """
+        document: dict[str, Any] = {
+            "schema": SCHEMA,
+            "host": self._host.name,
+            "boot_id": self._host.boot_id,
+            "body": body,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(self.path.name + ".partial")
+        partial.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
+        partial.replace(self.path)

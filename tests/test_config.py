@@ -1,0 +1,89 @@
+"""The configuration file: every bad key is one line that names it."""
+
+import pytest
+
+from carbon_exporter.config import Config, load_config
+from carbon_exporter.model import ConfigurationError, Roots
+from carbon_exporter.plugins import open_provider, open_resolvers, open_sources
+
+
+def load(tmp_path, text):
+    path = tmp_path / "carbon.yaml"
+    path.write_text(text)
+    return load_config(path)
+
+
+def test_without_a_file_all_is_default():
+    assert load_config(None) == Config()
+
+
+def test_an_empty_file_is_all_default(tmp_path):
+    assert load(tmp_path, "# nothing yet\n") == Config()
+
+
+def test_a_full_file(tmp_path):
+    config = load(
+        tmp_path,
+        "node: {interval_seconds: 1, state_file: null}\n"
+        "sources: {nvml: false, rapl: {domains: [package]}}\n"
+        "jobs: {process: {full_scan_seconds: 5}}\n"
+        "intensity: {provider: static, grid_zone: DK, static: {grams_per_kilowatt_hour: 120}}\n"
+        "pue: 1.3\n"
+        "forecast: {poll_seconds: 5}\n",
+    )
+    assert config.node.interval_seconds == 1
+    assert config.node.state_file is None
+    assert config.pue == 1.3
+    provider = open_provider(config.intensity.provider, config.intensity.sections, config.intensity.grid_zone)
+    assert provider.current().grams_per_kilowatt_hour == 120
+    assert "nvml" not in open_sources(config.sources, Roots(tmp_path, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nodes: {}", r"nodes: unknown key; known keys here: .*node"),
+        ("node: {intervall: 2}", r"node\.intervall: .*not permitted"),
+        ("node: {interval_seconds: soon}", r"node\.interval_seconds: input should be a valid number"),
+        ("node: {interval_seconds: 0}", r"node\.interval_seconds: .*greater than or equal"),
+        ("node: 3", r"node: "),
+        ("pue: 0.5", r"pue: .*greater than or equal to 1"),
+        ("pue: .nan", r"pue: "),
+        ("- a\n- b", r"must be a mapping"),
+        ("a: [", r"is no YAML: .*line"),
+        ("sources: {rapl: 5}", None),
+    ],
+)
+def test_a_bad_key_is_one_line_that_names_it(tmp_path, text, message):
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        load(tmp_path, text)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / "carbon.yaml") in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"No such file.*--config"):
+        load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("opened", "message"),
+    [
+        (lambda roots: open_sources({"rappl": {}}, roots), r"sources\.rappl: unknown key; known keys here: .*rapl"),
+        (lambda roots: open_sources({"rapl": {"x": 1}}, roots), r"sources\.rapl\.x: unknown key"),
+        (lambda roots: open_resolvers({"process": {"full_scan_seconds": -1}}, roots), r"jobs\.process\.full_scan_s"),
+        (lambda _: open_provider("statik", {}, ""), r"intensity\.provider: 'statik' is unknown; known: static"),
+        (lambda _: open_provider("static", {"static": {"grams_per_kilowatt_hour": 1e9}}, ""), r"intensity\.static\."),
+        (lambda _: open_provider("static", {}, "XX"), r"intensity\.grid_zone: .*'XX'"),
+    ],
+)
+def test_a_bad_plugin_section_is_one_line_that_names_it(tmp_path, opened, message):
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        opened(Roots(tmp_path, tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_secret_typed_at_the_wrong_place_is_not_repeated(tmp_path):
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, "node: {interval_seconds: hunter2}")
+    assert "hunter2" not in str(caught.value)

@@ -106,6 +106,9 @@ class Source(Protocol):
     def close(self) -> None:
         """Give back what the source holds."""
 
+    def describe(self) -> str:
+        """Where the joules come from, in words a person reads in a log or in `carbon-exporter check`."""
+
 
 @dataclass(frozen=True, slots=True)
 class JobUse:

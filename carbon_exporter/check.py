@@ -1,0 +1,144 @@
+"""`carbon-exporter check`: what can be measured on this host, what cannot, why, and what to do about it."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from carbon_exporter.config import Config
+from carbon_exporter.model import ConfigurationError, DeviceReading, Roots, Source, SourceReading
+from carbon_exporter.node.agent import boottime_seconds
+from carbon_exporter.node.state import StateFile, this_host
+from carbon_exporter.plugins import absence_of, open_provider, open_resolvers, open_sources
+from carbon_exporter.web_server import listen
+
+Status = Literal["ok", "estimated", "absent", "broken"]
+_STYLES: dict[Status, str] = {"ok": "green", "estimated": "yellow", "absent": "dim", "broken": "bold red"}
+WATCH_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; only "broken" makes the check fail."""
+
+    subject: str
+    status: Status
+    text: str
+
+
+def run(config: Config, listen_address: str, console: Console | None = None) -> int:
+    """Print the report. The exit status: 0, or 1 where something is there but broken.
+
+    Raises:
+        ConfigurationError: a setting is no use.
+    """
+    console = console or Console(soft_wrap=False)
+    with console.status(f"watching this host for {WATCH_SECONDS:g} s ..."):
+        findings = list(find(config, listen_address))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("what", "status", "found"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        table.add_row(finding.subject, Text(finding.status, _STYLES[finding.status]), Text(finding.text))
+    console.print(table)
+    broken = [finding.subject for finding in findings if finding.status == "broken"]
+    if broken:
+        console.print(f"\nbroken: {', '.join(broken)}", style="bold red")
+    return 1 if broken else 0
+
+
+def find(
+    config: Config,
+    listen_address: str,
+    clock: Callable[[], float] = boottime_seconds,
+    wait: Callable[[float], None] = time.sleep,
+) -> Iterator[Finding]:
+    """The findings on this host, energy sources first."""
+    roots = config.node.roots()
+    sources = open_sources(config.sources, roots, clock())
+    before = {name: _devices(source.read(clock())) for name, source in sources.items()}
+    wait(WATCH_SECONDS)
+    for name, source in sources.items():
+        yield from _check_source(name, source, before[name], clock())
+        source.close()
+    yield from _check_jobs(config, roots, clock())
+    yield _check_intensity(config)
+    yield _check_state(config, roots)
+    yield _check_address(listen_address)
+
+
+def _devices(reading: SourceReading) -> dict[str, DeviceReading]:
+    return {device.device: device for device in reading.devices}
+
+
+def _check_source(name: str, source: Source, before: dict[str, DeviceReading], now: float) -> Iterator[Finding]:
+    reading = source.read(now)
+    if not reading.present:
+        yield Finding(name, "absent", absence_of(name))
+    for device in reading.devices:
+        last = before.get(device.device)
+        watts = (device.energy_joules - last.energy_joules) / WATCH_SECONDS if last else None
+        power = f"{watts:.1f} W" if watts is not None else "power not known yet"
+        how = f"{device.method}: {source.describe()}" if device.method == "estimate" else device.method
+        model = f", {device.gpu.model}" if device.gpu else ""
+        slices = f", {len(device.gpu.mig)} MIG devices" if device.gpu and device.gpu.mig else ""
+        status: Status = "estimated" if device.method == "estimate" else "ok"
+        yield Finding(name, status, f"{device.device}{model}: {power} ({how}){slices}")
+    for failure in reading.failures:
+        yield Finding(name, "broken", failure)
+
+
+def _check_jobs(config: Config, roots: Roots, now: float) -> Iterator[Finding]:
+    for name, resolver in open_resolvers(config.jobs, roots).items():
+        reading = resolver.read(now)
+        names = ", ".join(sorted(repr(use.training_job) for use in reading.jobs)[:5])
+        found = f"{len(reading.jobs)} running: {names}" if reading.jobs else "none running now"
+        if os.geteuid() != 0:
+            found += "; only those of this user can be seen: run as root to find all"
+        yield Finding(f"jobs.{name}", "ok", found)
+        for failure in reading.failures:
+            yield Finding(f"jobs.{name}", "broken", failure)
+
+
+def _check_intensity(config: Config) -> Finding:
+    settings = config.intensity
+    now = open_provider(settings.provider, settings.sections, settings.grid_zone).current()
+    text = (
+        f"{now.grams_per_kilowatt_hour:g} g/kWh for {now.grid_zone} ({now.provider}, {now.basis}), PUE {config.pue:g}"
+    )
+    if now.fallback_level == 3:
+        return Finding("intensity", "estimated", f"{text}: the world's mean; set intensity.grid_zone")
+    if now.estimated:
+        return Finding("intensity", "estimated", f"{text}: a yearly mean")
+    return Finding("intensity", "ok", text)
+
+
+def _check_state(config: Config, roots: Roots) -> Finding:
+    path = config.node.state_file
+    if path is None:
+        return Finding("state", "absent", "node.state_file is null: a restart begins every job at 0")
+    try:
+        host = this_host(roots)
+    except ConfigurationError as error:
+        return Finding("state", "broken", str(error))
+    probe = StateFile(path.with_name(path.name + ".check"), host)
+    try:
+        probe.save({})
+        probe.path.unlink()
+    except OSError as error:
+        cure = "make the folder writable, or set node.state_file"
+        return Finding("state", "broken", f"{path}: {error.strerror}; {cure}")
+    return Finding("state", "ok", f"{path} can be written")
+
+
+def _check_address(listen_address: str) -> Finding:
+    try:
+        listen(listen_address).close()
+    except ConfigurationError as error:
+        return Finding("web", "broken", str(error))
+    return Finding("web", "ok", f"{listen_address} is free to listen on")

@@ -1,0 +1,171 @@
+"""The commands; the one file that knows every room. Each command imports its rooms when it runs: `push` stays light."""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from carbon_exporter import __version__
+from carbon_exporter.model import ConfigurationError
+from carbon_exporter.push import command as push_command
+
+if TYPE_CHECKING:
+    from carbon_exporter.web import Page
+    from carbon_exporter.web_server import WebServer
+
+NODE_ADDRESS: Final = ":10090"
+FORECAST_ADDRESS: Final = ":10091"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status. A bad setting is one line on stderr and status 2."""
+    parsed = _parser().parse_args(arguments)
+    level = getattr(parsed, "log_level", "warning").upper()
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        status: int = parsed.run(parsed)
+    except ConfigurationError as error:
+        sys.stderr.write(f"carbon-exporter {parsed.command}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="carbon-exporter", description="Energy and CO2eq of training jobs, now and at their end."
+    )
+    parser.add_argument("--version", action="version", version=f"carbon-exporter {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    node = commands.add_parser("node", help="read this host's energy, share it out to jobs, serve /metrics")
+    _add_service_arguments(node, NODE_ADDRESS)
+    node.set_defaults(run=run_node)
+
+    forecast = commands.add_parser("forecast", help="predict what every job of the cluster will have used")
+    _add_service_arguments(forecast, FORECAST_ADDRESS)
+    forecast.set_defaults(run=run_forecast)
+
+    push = commands.add_parser("push", help="push a job's progress to the Pushgateway from a shell")
+    push_command.add_arguments(push)
+    push.set_defaults(run=push_command.run)
+
+    check = commands.add_parser("check", help="say what can be measured on this host, what not, why, and the cure")
+    _add_config_argument(check)
+    check.add_argument("--web.listen-address", dest="listen_address", default=NODE_ADDRESS, metavar="HOST:PORT")
+    check.set_defaults(run=run_check)
+
+    demo = commands.add_parser("demo", help="run everything here on two small training jobs, and show the forecasts")
+    demo.add_argument("--keep", action="store_true", help="leave it running at the end until Ctrl-C")
+    demo.set_defaults(run=run_demo)
+    return parser
+
+
+def _add_config_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the YAML file of settings (docs/configuration.md)")
+
+
+def _add_service_arguments(parser: argparse.ArgumentParser, address: str) -> None:
+    """The flags of a serving command, named as those of other exporters."""
+    _add_config_argument(parser)
+    parser.add_argument("--web.listen-address", dest="listen_address", default=address, metavar="HOST:PORT")
+    parser.add_argument("--web.telemetry-path", dest="telemetry_path", default="/metrics", metavar="PATH")
+    parser.add_argument("--web.config.file", dest="web_config", type=Path, metavar="FILE", help="TLS and basic auth")
+    levels = ["debug", "info", "warning", "error"]
+    parser.add_argument("--log.level", dest="log_level", default="info", choices=levels, help="default: info")
+
+
+class _Latest:
+    """The page that is served; one thread writes it, the web server reads it."""
+
+    def __init__(self) -> None:
+        self.page: Page | None = None
+
+    def publish(self, plain: bytes) -> None:
+        from carbon_exporter.web import Page  # noqa: PLC0415
+
+        self.page = Page.of(plain)
+
+
+def run_node(arguments: argparse.Namespace) -> int:
+    """`carbon-exporter node`: until SIGTERM or SIGINT."""
+    from carbon_exporter.config import load_config  # noqa: PLC0415
+    from carbon_exporter.node import agent  # noqa: PLC0415
+
+    config = load_config(arguments.config)
+    latest = _Latest()
+    sampler = agent.build_sampler(config, latest.publish)
+    description = "Energy and CO2eq of this node and of the training jobs on it."
+    stop = _stop_on_signals()
+    server = _serve(arguments, latest, "carbon-exporter node", description)
+    try:
+        agent.run(sampler, stop)
+    finally:
+        server.stop()
+    return 0
+
+
+def run_forecast(arguments: argparse.Namespace) -> int:
+    """`carbon-exporter forecast`: until SIGTERM or SIGINT."""
+    from carbon_exporter.config import load_config  # noqa: PLC0415
+    from carbon_exporter.forecast import service as forecast  # noqa: PLC0415
+    from carbon_exporter.forecast.settings import Settings  # noqa: PLC0415
+    from carbon_exporter.settings import validated  # noqa: PLC0415
+
+    config = load_config(arguments.config)
+    service = forecast.build(validated(Settings, config.forecast, "forecast"))
+    latest = _Latest()
+    description = "What every training job will have used and emitted at its end."
+    stop = _stop_on_signals()
+    server = _serve(arguments, latest, "carbon-exporter forecast", description)
+    try:
+        service.run(stop, latest.publish)
+    finally:
+        server.stop()
+    return 0
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """`carbon-exporter check`: 0 where everything that is there can be read, 1 where something is broken."""
+    from carbon_exporter import check  # noqa: PLC0415
+    from carbon_exporter.config import load_config  # noqa: PLC0415
+
+    return check.run(load_config(arguments.config), arguments.listen_address)
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """`carbon-exporter demo`: 0 where every stage really delivered."""
+    from carbon_exporter.demo import demo  # noqa: PLC0415
+
+    return demo.run(keep=arguments.keep)
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    return stop
+
+
+def _serve(arguments: argparse.Namespace, latest: _Latest, title: str, description: str) -> "WebServer":
+    from carbon_exporter.web import Site  # noqa: PLC0415
+    from carbon_exporter.web_config import load_web_config  # noqa: PLC0415
+    from carbon_exporter.web_server import WebServer  # noqa: PLC0415
+
+    site = Site(
+        title=title,
+        description=description,
+        metrics=lambda: latest.page,
+        ready=lambda: latest.page is not None,
+        metrics_path=arguments.telemetry_path,
+    )
+    web_config = load_web_config(arguments.web_config) if arguments.web_config is not None else None
+    server = WebServer(site, arguments.listen_address, web_config)
+    server.start()
+    logging.getLogger(__name__).info("serving %s on %s", arguments.telemetry_path, server.url)
+    return server

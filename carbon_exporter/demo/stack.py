@@ -1,0 +1,137 @@
+"""The demo's servers, all real: Pushgateway, Alertmanager, Prometheus, node agent, forecast service."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from carbon_exporter.demo.servers import Server, ServerError, alertmanager, free_port, prometheus, pushgateway, running
+
+NODE_SECONDS: Final = 1
+POLL_SECONDS: Final = 2
+ALERT_WAIT: Final = "5s"
+"""Alerts wait minutes before they fire; the demo has none to give."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training job of the demo: the arguments of demo/train.py."""
+
+    name: str
+    width: int
+    epochs: int
+    epoch_seconds: float
+    budget_grams: float | None = None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The running servers and where they answer."""
+
+    directory: Path
+    pushgateway: Server
+    node: Server
+    alertmanager: Server
+    prometheus: Server
+    forecast: Server
+
+    def addresses(self) -> Mapping[str, str]:
+        """What a person opens in a browser, by name."""
+        return {
+            "Prometheus": f"{self.prometheus.url}/graph",
+            "Alertmanager": self.alertmanager.url,
+            "Pushgateway": self.pushgateway.url,
+            "node agent": self.node.url,
+            "forecast service": self.forecast.url,
+        }
+
+
+@contextmanager
+def run_stack(directory: Path) -> Iterator[Stack]:
+    """Start all servers with their files in `directory`; stop all of them at the end.
+
+    Raises:
+        ServerError: one is missing or does not start.
+    """
+    gateway, alerts = pushgateway(directory), alertmanager(directory)
+    node = _carbon_exporter(directory, "node", {"node": _node_settings(directory)})
+    forecast = _carbon_exporter(directory, "forecast", {})
+    targets = {"carbon-exporter": node.url, "carbon-forecast": forecast.url, "pushgateway": gateway.url}
+    metrics = prometheus(directory, targets, rules=_rules(directory), alertmanager_url=alerts.url)
+    settings = {"prometheus_url": metrics.url, "poll_seconds": POLL_SECONDS}
+    _write_config(directory, "forecast", {"forecast": settings})
+    with running(gateway, alerts, node, metrics, forecast):
+        yield Stack(directory, gateway, node, alerts, metrics, forecast)
+
+
+def _node_settings(directory: Path) -> dict[str, object]:
+    return {"interval_seconds": NODE_SECONDS, "state_file": str(directory / "node.json")}
+
+
+def _carbon_exporter(directory: Path, command: str, config: dict[str, object]) -> Server:
+    url = f"http://127.0.0.1:{free_port()}"
+    path = _write_config(directory, command, config)
+    arguments = [sys.executable, "-m", "carbon_exporter", command, "--config", str(path)]
+    arguments += ["--web.listen-address", url.split("//")[1]]
+    return Server(arguments, url, directory / f"{command}.log")
+
+
+def _write_config(directory: Path, command: str, config: dict[str, object]) -> Path:
+    path = directory / f"{command}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def _rules(directory: Path) -> list[Path]:
+    """The shipped rules; the alerts in a copy that waits seconds where the shipped ones wait minutes."""
+    copies = []
+    for name in ("recording.yaml", "alerts.yaml"):
+        rules = yaml.safe_load(shipped_rules(name).read_text())
+        for group in rules["groups"]:
+            for rule in group["rules"]:
+                if "for" in rule:
+                    rule["for"] = ALERT_WAIT
+        copies.append(directory / name)
+        copies[-1].write_text(yaml.safe_dump(rules))
+    return copies
+
+
+def shipped_rules(name: str) -> Path:
+    """alerts/`name`: of the checkout that this runs from, or as the wheel carries it.
+
+    Raises:
+        ServerError: there is neither.
+    """
+    package = Path(str(files("carbon_exporter")))
+    for path in (package.parent / "alerts" / name, package / "demo" / "rules" / name):
+        if path.is_file():
+            return path
+    raise ServerError(f"alerts/{name} is missing: run the demo from a checkout or an installed wheel")
+
+
+def start_job(job: Job, stack: Stack) -> subprocess.Popen[bytes]:
+    """Start a training job as a user would: with its name in the environment."""
+    environment = {
+        **os.environ,
+        "CARBON_TRAINING_JOB": job.name,
+        "CARBON_TRAINING_GROUP": "demo",
+        "CARBON_PUSHGATEWAY_URL": stack.pushgateway.url,
+        # One thread each: two jobs on two cores must not fight.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    arguments = [sys.executable, "-m", "carbon_exporter.demo.train", "--width", str(job.width)]
+    arguments += ["--epochs", str(job.epochs), "--epoch-seconds", str(job.epoch_seconds)]
+    if job.budget_grams is not None:
+        arguments += ["--budget-grams", str(job.budget_grams)]
+    with (stack.directory / f"{job.name}.log").open("wb") as log:
+        return subprocess.Popen(
+            arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )

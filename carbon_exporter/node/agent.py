@@ -1,0 +1,60 @@
+"""Puts the node agent together from its settings, and runs it until it is told to stop."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from carbon_exporter.config import Config
+from carbon_exporter.metrics import Renderer
+from carbon_exporter.node.collectors import Collectors
+from carbon_exporter.node.exposition import families
+from carbon_exporter.node.ledger import Ledger
+from carbon_exporter.node.sampler import Sampler, Tick
+from carbon_exporter.node.state import StateFile, this_host
+from carbon_exporter.plugins import open_provider, open_resolvers, open_sources
+
+_log = logging.getLogger(__name__)
+
+
+def boottime_seconds() -> float:
+    """Seconds since boot, time asleep included: never stepped, and what process start times are counted in."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def build_sampler(config: Config, publish: Callable[[bytes], None]) -> Sampler:
+    """The loop that `config` describes; `publish` gets the exposition of every tick.
+
+    Raises:
+        ConfigurationError: a setting is no use; one line that names it.
+    """
+    node = config.node
+    roots = node.roots()
+    renderer = Renderer()
+
+    def render(tick: Tick) -> None:
+        publish(renderer.render(families(tick)))
+
+    return Sampler(
+        sources=open_sources(config.sources, roots, boottime_seconds()),
+        resolvers=open_resolvers(config.jobs, roots),
+        provider=open_provider(config.intensity.provider, config.intensity.sections, config.intensity.grid_zone),
+        ledger=Ledger(node.linger_seconds),
+        state_file=StateFile(node.state_file, this_host(roots)) if node.state_file is not None else None,
+        proc=node.procfs,
+        pue=config.pue,
+        interval_seconds=node.interval_seconds,
+        clock=boottime_seconds,
+        collectors=Collectors(time.time),
+        publish=render,
+    )
+
+
+def run(sampler: Sampler, stop: threading.Event) -> None:
+    """Go on from the state file, tick until `stop` is set, save once more and close."""
+    try:
+        sampler.restore()
+        sampler.run(stop)
+    finally:
+        sampler.close()
+    _log.info("stopped")

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from scripted import ScriptedProc
 
 from carbon_exporter.jobs.process import ProcessResolver, Settings, open_resolver
 from carbon_exporter.model import Roots, training_job_name
 from carbon_exporter.procfs import read_process
 
-TICKS = os.sysconf("SC_CLK_TCK")
 SPIN = "import time\nend = time.process_time() + {0}\nwhile time.process_time() < end: pass\n"
 WAIT = "import time; print('up', flush=True); time.sleep(60)"
 
@@ -154,29 +154,9 @@ def test_the_label_of_an_exec_is_found_a_tick_later():
         process.kill()
 
 
-class Proc:
-    """A scripted /proc."""
-
-    def __init__(self, root):
-        self.root = root
-
-    def put(self, pid, *, parent=1, start=0.0, own=0.0, children=0.0, **environment):
-        folder = self.root / str(pid)
-        folder.mkdir(exist_ok=True)
-        fields = ["S", parent, *[0] * 9, int(own * TICKS), 0, int(children * TICKS), 0, *[0] * 4, int(start * TICKS)]
-        (folder / "stat").write_text(f"{pid} (a ) (odd\nname) {' '.join(map(str, fields))} 0 0\n")
-        text = "\0".join(f"{key}={value}" for key, value in environment.items())
-        (folder / "environ").write_text(text, encoding="utf-8", errors="surrogateescape")
-
-    def drop(self, pid):
-        for file in (self.root / str(pid)).iterdir():
-            file.unlink()
-        (self.root / str(pid)).rmdir()
-
-
 @pytest.fixture
 def proc(tmp_path):
-    return Proc(tmp_path)
+    return ScriptedProc(tmp_path)
 
 
 def test_a_reused_pid_is_another_process(proc):

@@ -1,0 +1,145 @@
+"""The page of the node agent: golden, valid, and the same to prometheus_client's parser as to ours."""
+
+import os
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from scripted import ScriptedNode
+
+from carbon_exporter import metrics
+from carbon_exporter.metrics import Family, Renderer
+from carbon_exporter.model import DeviceReading, Gpu, MigDevice, SourceReading
+from carbon_exporter.node.exposition import families
+
+BANNED = ("_kwh", "_milliwatts", "_percent", "_per_kwh", "_microjoules", "_celsius", "_kilograms")
+
+
+class Gpus:
+    """Two GPUs, one of them in MIG mode, as sources/nvml.py delivers them."""
+
+    def __init__(self):
+        self.reads = 0
+
+    def read(self, now_seconds):
+        self.reads += 1
+        slices = (MigDevice("MIG-1", "NVIDIA H100 MIG 1g.10gb", "gi1/ci0"),)
+        first = Gpu(0, "NVIDIA H100", "550.54", 300.0, 0.5, frozenset({10}))
+        second = Gpu(1, "NVIDIA H100", "550.54", None, None, mig=slices)
+        return SourceReading(
+            tuple(
+                DeviceReading(
+                    f"GPU-{gpu.index}", "gpu", 600.0 * self.reads, method, {"uuid": f"GPU-{gpu.index}"}, gpu=gpu
+                )
+                for gpu, method in ((first, "nvml counter"), (second, "nvml integrated"))
+            ),
+            failures=("GPU-2 is lost",) if self.reads == 2 else (),
+        )
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
+    def close(self):
+        pass
+
+    def describe(self):
+        return ""
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    node = ScriptedNode(tmp_path)
+    package = node.tree.add("intel-rapl:0", "package-0", watts=0.0)
+    node.tree.add("intel-rapl:1", "package-1-die-1", watts=0.0)
+    node.start(nvml=Gpus(), **node.sampler._sources)
+    hostile = 'ns/ünï "q" \\ {x}'
+    for seconds in (0.0, 4.0):
+        node.proc.put(10, start=1, own=seconds, CARBON_TRAINING_JOB=hostile, CARBON_TRAINING_GROUP="g")
+        package.spend(100_000_000)
+        node.proc.spend(8.0, 8.0)
+        tick = node.tick()
+    for record in tick.records.values():
+        record.duration_seconds = 0.25
+    monkeypatch.setattr("carbon_exporter.node.exposition.__version__", "0.0.0")
+    monkeypatch.setattr("platform.python_version", lambda: "3.11.0")
+    return Renderer().render(families(tick))
+
+
+def test_the_page_is_as_it_was(page, repository):
+    """To accept a change: `CARBON_ACCEPT=1 pytest tests/test_exposition.py`, and read the difference."""
+    golden = repository / "tests" / "golden" / "node.prom"
+    if os.environ.get("CARBON_ACCEPT") == "1":
+        golden.write_bytes(page)
+    assert page.decode() == golden.read_text()
+
+
+@pytest.mark.real
+def test_promtool_finds_nothing(page, need):
+    result = subprocess.run([need("promtool"), "check", "metrics"], input=page, capture_output=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
+def test_every_published_name_label_and_type_is_in_the_contract(page):
+    contract = {metric.name: metric for metric in metrics.contract()}
+    found = list(text_string_to_metric_families(page.decode()))
+    assert len(found) > 20
+    for family in found:
+        for sample in family.samples:
+            metric = contract[sample.name]
+            assert family.type == metric.kind
+            assert set(sample.labels) <= set(metric.labels)
+
+
+def test_a_page_without_gpus_or_jobs_says_nothing_of_them(tmp_path):
+    node = ScriptedNode(tmp_path)
+    node.tree.add("intel-rapl:0", "package-0", watts=0.0)
+    node.tick()
+    text = Renderer().render(families(node.tick())).decode()
+    assert "carbon_gpu" not in text
+    assert "carbon_job" not in text
+    assert 'carbon_rapl_energy_joules_total{package="0",domain="package"} 0.0' in text
+
+
+@pytest.mark.parametrize("metric", metrics.contract(), ids=lambda metric: metric.name)
+def test_the_contract_keeps_the_fields_conventions(metric):
+    assert metric.name.startswith("carbon_")
+    assert (metric.kind == "counter") == metric.name.endswith("_total")
+    assert not any(word in metric.name for word in BANNED)
+    assert metric.help.endswith(".")
+    assert not set(metric.labels) & {"job", "instance", "node", "region", "zone", "unit"}
+
+
+def test_names_are_unique():
+    names = [metric.name for metric in metrics.contract()]
+    assert len(names) == len(set(names))
+
+
+LABELS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(st.lists(st.tuples(LABELS, st.floats()), max_size=5, unique_by=lambda pair: pair[0]))
+def test_any_label_and_value_comes_back_through_prometheus_clients_parser(pairs):
+    metric = metrics.Metric("carbon_x", "gauge", "node", 'help with "quotes", \\ and\nnewline.', ("a",))
+    text = Renderer().render([Family(metric, [((label,), value) for label, value in pairs])]).decode()
+    # The parser splits lines as str.splitlines does, the format only at a newline.
+    if any(
+        len(label.splitlines()) > 1 or label.endswith(tuple("\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")) for label, _ in pairs
+    ):
+        return
+    found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    assert {sample.labels.get("a", ""): repr(sample.value) for sample in found} == {
+        label: repr(value) for label, value in pairs
+    }
+
+
+def test_a_second_page_is_rendered_as_the_first(page):
+    metric = metrics.JOB_GPUS
+    renderer = Renderer()
+    first = renderer.render([Family(metric, [(("a",), 1.0), (("b",), 2.0)])])
+    assert renderer.render([Family(metric, [(("a",), 1.0), (("b",), 2.0)])]) == first
+    assert b'training_job="b"' not in renderer.render([Family(metric, [(("a",), 1.0)])])

@@ -15,7 +15,7 @@ from carbon_exporter.model import ConfigurationError, DeviceReading, Roots, Sour
 from carbon_exporter.node.agent import boottime_seconds
 from carbon_exporter.node.state import StateFile, this_host
 from carbon_exporter.plugins import absence_of, open_provider, open_resolvers, open_sources
-from carbon_exporter.web_server import listen
+from carbon_exporter.web.server import listen
 
 Status = Literal["ok", "estimated", "absent", "broken"]
 _STYLES: dict[Status, str] = {"ok": "green", "estimated": "yellow", "absent": "dim", "broken": "bold red"}

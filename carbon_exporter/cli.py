@@ -14,8 +14,8 @@ from carbon_exporter.model import ConfigurationError
 from carbon_exporter.push import command as push_command
 
 if TYPE_CHECKING:
-    from carbon_exporter.web import Page
-    from carbon_exporter.web_server import WebServer
+    from carbon_exporter.web.server import WebServer
+    from carbon_exporter.web.site import Page
 
 NODE_ADDRESS: Final = ":10090"
 FORECAST_ADDRESS: Final = ":10091"
@@ -87,7 +87,7 @@ class _Latest:
         self.page: Page | None = None
 
     def publish(self, plain: bytes) -> None:
-        from carbon_exporter.web import Page  # noqa: PLC0415
+        from carbon_exporter.web.site import Page  # noqa: PLC0415
 
         self.page = Page.of(plain)
 
@@ -153,9 +153,9 @@ def _stop_on_signals() -> threading.Event:
 
 
 def _serve(arguments: argparse.Namespace, latest: _Latest, title: str, description: str) -> "WebServer":
-    from carbon_exporter.web import Site  # noqa: PLC0415
-    from carbon_exporter.web_config import load_web_config  # noqa: PLC0415
-    from carbon_exporter.web_server import WebServer  # noqa: PLC0415
+    from carbon_exporter.web.config import load_web_config  # noqa: PLC0415
+    from carbon_exporter.web.server import WebServer  # noqa: PLC0415
+    from carbon_exporter.web.site import Site  # noqa: PLC0415
 
     site = Site(
         title=title,

@@ -238,7 +238,7 @@ FORECAST_EPOCH_ENERGY: Final = _gauge(
 FORECAST_INFO: Final = _gauge(
     "carbon_forecast_info",
     "forecast",
-    "What a forecast rests on: basis group, fleet or builtin. Always 1.",
+    "What a forecast rests on: basis group, fleet or builtin, or measured where the job has ended. Always 1.",
     "training_job",
     "basis",
     "group",
@@ -271,7 +271,8 @@ FORECAST_JOBS: Final = _gauge(
 FORECAST_QUERY_ERRORS: Final = _counter(
     "carbon_forecast_query_errors_total",
     "forecast",
-    "Queries to the PromQL engine that failed or came back partial; the forecasts before stay, with their age.",
+    "Queries to the PromQL engine that failed or came back partial (the forecasts before stay, with their age), or "
+    "held values that are not finite (these are dropped).",
     "reason",
 )
 FORECAST_LAST_POLL: Final = _gauge(

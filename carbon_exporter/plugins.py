@@ -26,13 +26,23 @@ def open_sources(sections: Mapping[str, Any], roots: Roots, now_seconds: float) 
     """
     chosen = list(_chosen("sources", sections))
     sources: dict[str, Source] = {name: module.open_source(settings, roots) for name, module, settings in chosen}
+    by_name = {name: (module, settings) for name, module, settings in chosen}
     for name, module, _ in chosen:
         real = getattr(module, "STANDS_IN_FOR", None)
-        if real in sources and sources[real].read(now_seconds).present:
+        if real in by_name and _is_present(*by_name[real], roots, now_seconds):
             sources.pop(name).close()
         elif real is not None:
             _log.info("%s stands in for %s: %s", name, real, sources[name].describe())
     return sources
+
+
+def _is_present(module: ModuleType, settings: Settings, roots: Roots, now_seconds: float) -> bool:
+    """Whether a source has hardware; asked of one of its own, so that no counter starts before the first tick."""
+    probe: Source = module.open_source(settings, roots)
+    try:
+        return probe.read(now_seconds).present
+    finally:
+        probe.close()
 
 
 def open_resolvers(sections: Mapping[str, Any], roots: Roots) -> dict[str, Resolver]:

@@ -1,11 +1,14 @@
 """What all tests share: real servers are skipped with a reason where they are missing, or fail when required."""
 
+import ctypes
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pynvml
 import pytest
+from nvml_shim import Shim, build
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -30,3 +33,23 @@ def need() -> Callable[[str], str]:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def nvml_library(need, tmp_path_factory) -> Path:
+    need("gcc")
+    return build(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def load_nvml(monkeypatch, tmp_path) -> Callable[[Path], Shim]:
+    """Put a shim where pynvml keeps the library it has loaded; pynvml's own search runs in the subprocess tests."""
+
+    def put(built: Path) -> Shim:
+        shim = Shim(tmp_path / "shim", built)
+        monkeypatch.setenv("NVML_SHIM", str(shim.control))
+        monkeypatch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(shim.library)))
+        monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+        return shim
+
+    return put

@@ -1,13 +1,11 @@
 """sources/nvml.py on the real pynvml, over the C shim nvml_shim.c in the place of the driver's library."""
 
-import ctypes
 import json
 import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,29 +40,9 @@ from carbon_exporter.sources.nvml import NvmlSource, Settings, _Meter, open_sour
 WHOLE_GPU = -1
 
 
-@pytest.fixture(scope="session")
-def library(need, tmp_path_factory) -> Path:
-    need("gcc")
-    return build(tmp_path_factory.mktemp("shim"))
-
-
 @pytest.fixture
-def load(monkeypatch, tmp_path) -> Callable[[Path], Shim]:
-    """Put a shim where pynvml keeps the library it has loaded; pynvml's own search runs in the subprocess tests."""
-
-    def put(built: Path) -> Shim:
-        shim = Shim(tmp_path / "shim", built)
-        monkeypatch.setenv("NVML_SHIM", str(shim.control))
-        monkeypatch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(shim.library)))
-        monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
-        return shim
-
-    return put
-
-
-@pytest.fixture
-def shim(load, library) -> Shim:
-    return load(library)
+def shim(load_nvml, nvml_library) -> Shim:
+    return load_nvml(nvml_library)
 
 
 @pytest.fixture
@@ -163,8 +141,8 @@ def test_a_tick_costs_six_calls_for_each_gpu(shim, source):
 
 
 @pytest.mark.parametrize("lacking", ["code", "symbol"])
-def test_power_is_integrated_where_there_is_no_counter(lacking, load, library, tmp_path, source):
-    shim = load(library if lacking == "code" else build(tmp_path, "ENERGY"))
+def test_power_is_integrated_where_there_is_no_counter(lacking, load_nvml, nvml_library, tmp_path, source):
+    shim = load_nvml(nvml_library if lacking == "code" else build(tmp_path, "ENERGY"))
     gpu = shim.gpus[0].plug(joules=123, watts=100)
     gpu.errors[ENERGY] = NOT_SUPPORTED
     first = only(source.read(100))
@@ -336,8 +314,8 @@ def test_a_field_that_is_not_supported_is_unknown_and_quiet(function, shim, sour
     assert bool(told.sm_share_by_pid) == (function not in (COMPUTE, PROCESS_UTILIZATION))
 
 
-def test_a_driver_without_the_mps_list_still_tells_the_others(load, library, tmp_path, source):
-    gpu = load(build(tmp_path, "MPS")).gpus[0].plug()
+def test_a_driver_without_the_mps_list_still_tells_the_others(load_nvml, nvml_library, tmp_path, source):
+    gpu = load_nvml(build(tmp_path, "MPS")).gpus[0].plug()
     gpu.set_processes([process(5), process(6, is_mps=True)])
     assert only(source.read(0)).gpu.pids == {5}
 
@@ -673,8 +651,8 @@ def read_in_a_program(procfs: Path, environment: dict[str, str]) -> list[object]
     return json.loads(result.stdout)
 
 
-def test_a_program_finds_the_shim_as_its_nvml(library, tmp_path):
-    shim = Shim(tmp_path / "shim", library)
+def test_a_program_finds_the_shim_as_its_nvml(nvml_library, tmp_path):
+    shim = Shim(tmp_path / "shim", nvml_library)
     shim.gpus[0].plug("GPU-found-by-name")
     assert read_in_a_program(tmp_path, shim.environment()) == [True, [], ["GPU-found-by-name"]]
 

@@ -7,7 +7,6 @@ import sys
 import pytest
 
 NOUNS = {"model", "metrics", "counter", "procfs", "settings", ""}
-WEB = {"web", "web_auth", "web_config", "web_server"}
 # What each room may import besides itself and the nouns.
 ALLOWED = {
     "model": set(),
@@ -21,13 +20,10 @@ ALLOWED = {
     "plugins": NOUNS,
     "config": NOUNS,
     "push": {"model", "metrics"},
-    "web": NOUNS | WEB,
-    "web_auth": NOUNS,
-    "web_config": NOUNS,
-    "web_server": NOUNS | WEB,
+    "web": NOUNS,
     "node": NOUNS | {"plugins", "config"},
     "forecast": NOUNS,
-    "check": NOUNS | {"plugins", "config", "node", "web_server"},
+    "check": NOUNS | {"plugins", "config", "node", "web"},
     "demo": NOUNS | {"push", "forecast"},
     "__main__": {"cli"},
 }

@@ -5,11 +5,13 @@ scrapers must not define the interval. A scrape serves the finished page.
 """
 
 import logging
+import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from carbon_exporter.model import (
     JOULES_PER_KILOWATT_HOUR,
@@ -28,6 +30,8 @@ from carbon_exporter.node.ledger import Ledger
 from carbon_exporter.node.state import StateFile
 from carbon_exporter.procfs import read_host_cpu
 
+SCATTER: Final = 0.2
+"""Of the interval, to either side."""
 _log = logging.getLogger(__name__)
 
 
@@ -57,6 +61,7 @@ class Sampler:
         clock: seconds since boot (CLOCK_BOOTTIME), which process start times are in too.
         collectors: takes the record of every collector.
         publish: gets every finished tick.
+        random: numbers from 0 to 1.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Sampler:
         clock: Callable[[], float],
         collectors: Collectors,
         publish: Callable[[Tick], None],
+        random: Callable[[], float] = random.random,
     ) -> None:
         self._sources = dict(sources)
         self._resolvers = dict(resolvers)
@@ -85,19 +91,23 @@ class Sampler:
         self._clock = clock
         self._collectors = collectors
         self._publish = publish
+        self._random = random
         self._last_tick: float | None = None
         self._gap_seconds = 0.0
 
     def run(self, stop: threading.Event) -> None:
-        """Tick until `stop` is set, and once more then. A turn that takes too long leaves out the ticks it missed."""
+        """Tick until `stop` is set, and once more then. A turn that takes too long leaves out the ticks it missed.
+
+        The ticks are scattered about their times, or a power that swings in step with them would be seen at its top
+        only, where a GPU gives power and no energy.
+        """
         due = self._clock()
         while not stop.is_set():
             self.tick()
-            due += self._interval_seconds
             now = self._clock()
-            if due <= now:
-                due = now + self._interval_seconds
-            stop.wait(due - now)
+            due = max(due, now) + self._interval_seconds
+            scatter = self._interval_seconds * SCATTER * (2 * self._random() - 1)
+            stop.wait(max(0.0, due - now + scatter))
         self.tick()
 
     def tick(self) -> None:

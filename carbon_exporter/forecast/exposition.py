@@ -1,0 +1,61 @@
+"""The families of the forecast service's page. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from carbon_exporter import metrics
+from carbon_exporter.forecast.energy import QUANTILES, Forecast, Quantiles
+from carbon_exporter.forecast.progress import Outcome
+from carbon_exporter.forecast.promql import Reason
+from carbon_exporter.metrics import Family
+
+Rows: TypeAlias = list[tuple[tuple[str, ...], float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One job's row: its energy forecast, its grams where the intensity is known, and when it was made (Unix time)."""
+
+    training_job: str
+    group: str
+    energy: Forecast
+    grams: Quantiles | None
+    made_seconds: float
+
+
+def job_families(predictions: Sequence[Prediction]) -> list[Family]:
+    """Every carbon_forecast_* metric that is about one job."""
+    energy: Rows = []
+    emissions: Rows = []
+    end: Rows = []
+    for one in predictions:
+        energy += _quantiles(one.training_job, one.energy.joules)
+        end += _quantiles(one.training_job, one.energy.end_timestamp_seconds)
+        if one.grams is not None:
+            emissions += _quantiles(one.training_job, one.grams)
+    return [
+        Family(metrics.FORECAST_ENERGY, energy),
+        Family(metrics.FORECAST_EMISSIONS, emissions),
+        Family(metrics.FORECAST_END, end),
+        Family(metrics.FORECAST_EPOCH_ENERGY, [((one.training_job,), one.energy.epoch_joules) for one in predictions]),
+        Family(metrics.FORECAST_INFO, [((one.training_job, one.energy.basis, one.group), 1.0) for one in predictions]),
+        Family(metrics.FORECAST_EPOCHS, [((one.training_job,), one.energy.epochs_observed) for one in predictions]),
+        Family(metrics.FORECAST_TIMESTAMP, [((one.training_job,), one.made_seconds) for one in predictions]),
+    ]
+
+
+def service_families(
+    outcomes: Mapping[Outcome, int], errors: Mapping[Reason, int], last_poll_seconds: float | None
+) -> list[Family]:
+    """What the service says about itself: jobs by outcome, failed queries by reason, its last complete poll."""
+    last_poll: Rows = [] if last_poll_seconds is None else [((), last_poll_seconds)]
+    return [
+        Family(metrics.FORECAST_JOBS, [((outcome,), float(jobs)) for outcome, jobs in outcomes.items()]),
+        Family(metrics.FORECAST_QUERY_ERRORS, [((reason,), float(count)) for reason, count in errors.items()]),
+        Family(metrics.FORECAST_LAST_POLL, last_poll),
+    ]
+
+
+def _quantiles(training_job: str, values: Quantiles) -> Rows:
+    return [((training_job, name), value) for name, value in zip(QUANTILES, values, strict=True)]

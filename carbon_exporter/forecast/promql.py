@@ -1,0 +1,179 @@
+"""A client of the Prometheus HTTP API, which Thanos, Mimir and VictoriaMetrics speak too.
+
+https://prometheus.io/docs/prometheus/latest/querying/api/
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+import requests
+
+from carbon_exporter.model import ConfigurationError
+
+Reason = Literal["unreachable", "timeout", "rejected", "partial", "malformed", "not_finite"]
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+_CHUNK_BYTES: Final = 65_536
+
+
+class PromQLError(Exception):
+    """A query without a usable answer; the message is one line with the URL, the cause and the cure."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One series of an instant query."""
+
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series of a range query; points are (Unix seconds, value)."""
+
+    labels: Mapping[str, str]
+    points: list[tuple[float, float]]
+
+
+class Client:
+    """Asks one PromQL engine.
+
+    Args:
+        url: of the engine, without /api/v1 and without secrets.
+        session: carries headers, identity and certificates.
+        timeout_seconds: for a whole answer.
+        largest_answer_bytes: a longer answer is given up.
+        clock: monotonic seconds.
+
+    Attributes:
+        errors: how many queries failed, by reason; "not_finite" counts answers from which NaN or infinity was dropped.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        session: requests.Session,
+        *,
+        timeout_seconds: float = 10,
+        largest_answer_bytes: int = 64 * 2**20,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.url = url
+        self.errors: dict[Reason, int] = dict.fromkeys(REASONS, 0)
+        self._session = session
+        self._timeout_seconds = timeout_seconds
+        self._largest_answer_bytes = largest_answer_bytes
+        self._clock = clock
+
+    def query(self, expression: str, at_seconds: float) -> list[Sample]:
+        """The instant vector `expression` at a Unix time; values that are not finite are left out.
+
+        Raises:
+            PromQLError: there is no answer, or not a whole and sound one.
+        """
+        rows = self._ask("query", {"query": expression, "time": f"{at_seconds:.3f}"}, "vector")
+        series = [self._series(row, [row["value"]]) for row in self._checked(rows, "value")]
+        return [Sample(one.labels, one.points[0][1]) for one in self._finite(series)]
+
+    def query_range(
+        self, expression: str, start_seconds: float, end_seconds: float, step_seconds: float
+    ) -> list[Series]:
+        """The series of `expression` at every step; values that are not finite are left out.
+
+        Raises:
+            PromQLError: as for `query`.
+        """
+        times = {"start": f"{start_seconds:.3f}", "end": f"{end_seconds:.3f}", "step": f"{step_seconds:.3f}"}
+        rows = self._ask("query_range", {"query": expression, **times}, "matrix")
+        return self._finite([self._series(row, row["values"]) for row in self._checked(rows, "values")])
+
+    def _ask(self, endpoint: str, parameters: dict[str, str], kind: str) -> Any:
+        url = f"{self.url}/api/v1/{endpoint}"
+        try:
+            status, body = self._get(url, parameters)
+        except ConfigurationError as error:
+            raise self._error("rejected", str(error)) from None
+        except requests.Timeout:
+            cure = "raise timeout_seconds or lighten the engine"
+            raise self._error("timeout", f"{url}: no answer in {self._timeout_seconds:g} s: {cure}") from None
+        except OSError as error:
+            cure = "is the engine running, and is prometheus_url right?"
+            raise self._error("unreachable", f"{url}: {type(error).__name__}: {cure}") from None
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            answer = None
+        if status != 200 or (isinstance(answer, dict) and answer.get("status") == "error"):
+            said = answer.get("error", "") if isinstance(answer, dict) else ""
+            cure = "check prometheus_url, identity and the engine's limits"
+            raise self._error("rejected", f"{url}: status {status}, {str(said)[:200]!r}: {cure}")
+        if not isinstance(answer, dict) or answer.get("status") != "success":
+            raise self._malformed()
+        # Notes that start with "PromQL info" are advice on the expression; anything else says that data is missing.
+        warnings = [text for text in _texts(answer.get("warnings")) if not text.startswith("PromQL info")]
+        if warnings or answer.get("isPartial"):
+            said = warnings[0][:200] if warnings else "isPartial"
+            raise self._error("partial", f"{url}: the answer is partial ({said!r}): see to the engine's stores")
+        data = answer.get("data")
+        if not isinstance(data, dict) or data.get("resultType") != kind:
+            raise self._malformed()
+        return data.get("result")
+
+    def _get(self, url: str, parameters: dict[str, str]) -> tuple[int, bytes]:
+        deadline = self._clock() + self._timeout_seconds
+        body = bytearray()
+        with self._session.get(
+            url, params=parameters, timeout=self._timeout_seconds, stream=True, allow_redirects=False
+        ) as response:
+            for chunk in response.iter_content(_CHUNK_BYTES):
+                body += chunk
+                if len(body) > self._largest_answer_bytes:
+                    limit = f"more than largest_answer_bytes = {self._largest_answer_bytes}"
+                    raise self._error(
+                        "malformed", f"{url}: {limit}: raise it, or find out which job has that many series"
+                    )
+                if self._clock() > deadline:
+                    raise requests.Timeout
+            return response.status_code, bytes(body)
+
+    def _checked(self, rows: Any, values: str) -> list[dict[str, Any]]:
+        if not isinstance(rows, list):
+            raise self._malformed()
+        for row in rows:
+            if not isinstance(row, dict) or not isinstance(row.get("metric"), dict) or not row.get(values):
+                raise self._malformed()
+        return rows
+
+    def _series(self, row: dict[str, Any], pairs: Any) -> Series:
+        try:
+            points = [(float(seconds), float(value)) for seconds, value in pairs]
+        except (TypeError, ValueError):
+            raise self._malformed() from None
+        return Series({str(name): str(value) for name, value in row["metric"].items()}, points)
+
+    def _finite(self, series: list[Series]) -> list[Series]:
+        kept = [Series(one.labels, [point for point in one.points if math.isfinite(point[1])]) for one in series]
+        if any(len(after.points) < len(before.points) for before, after in zip(series, kept, strict=True)):
+            self.errors["not_finite"] += 1
+        return [one for one in kept if one.points]
+
+    def _malformed(self) -> PromQLError:
+        return self._error("malformed", f"{self.url}: does not answer as the Prometheus HTTP API: check prometheus_url")
+
+    def _error(self, reason: Reason, message: str) -> PromQLError:
+        self.errors[reason] += 1
+        return PromQLError(reason, message)
+
+
+def _texts(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [str(one) for one in value] if isinstance(value, list) else [str(value)]

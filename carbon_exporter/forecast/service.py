@@ -1,0 +1,180 @@
+"""The forecast service: asks the PromQL engine at every poll, follows each job, keeps one finished page in memory."""
+
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final, get_args
+
+from carbon_exporter import metrics
+from carbon_exporter.forecast.exposition import job_families, service_families
+from carbon_exporter.forecast.jobs import Job
+from carbon_exporter.forecast.progress import History, Outcome, Pushed, Track, keep_most_telling
+from carbon_exporter.forecast.promql import Client, PromQLError
+from carbon_exporter.forecast.readings import Readings, read, read_history
+from carbon_exporter.forecast.scores import Scores
+from carbon_exporter.forecast.settings import Settings, open_session
+
+_log: Final = logging.getLogger("carbon_exporter.forecast")
+_MOST_HISTORIES_A_POLL: Final = 50
+_FORGOTTEN_AFTER_SECONDS: Final = 3600.0
+
+
+def build(settings: Settings, environment: Mapping[str, str] = os.environ) -> "Service":
+    """The service that `settings` describe, with its secrets from files or `environment`; asks nothing yet."""
+    client = Client(
+        settings.prometheus_url,
+        open_session(settings, environment),
+        timeout_seconds=settings.timeout_seconds,
+        largest_answer_bytes=settings.largest_answer_bytes,
+    )
+    return Service(settings, client)
+
+
+class Service:
+    """Forecasts for every job that an engine knows.
+
+    A poll whose queries fail changes no forecast: the old ones stay on the page, and their timestamps show their age.
+
+    Args:
+        settings: see Settings.
+        client: the engine.
+        clock: Unix seconds.
+    """
+
+    def __init__(self, settings: Settings, client: Client, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._client = client
+        self._clock = clock
+        self._jobs: dict[str, Job] = {}
+        self._scores = Scores()
+        self._outcomes: Counter[Outcome] = Counter()
+        self._last_poll_seconds: float | None = None
+        self._failing = ""
+        self._too_many = False
+        self._renderer = metrics.Renderer()
+        self._families = self._make_families()
+        self._page = self._renderer.render(self._families)
+
+    def run(self, stop: threading.Event, after_poll: Callable[[bytes], None] = lambda _page: None) -> None:
+        """Poll until `stop` is set; `after_poll` gets each finished page."""
+        while not stop.is_set():
+            began = self._clock()
+            try:
+                self.poll(began)
+                after_poll(self._page)
+            except Exception:  # noqa: BLE001 - one bad poll must not end all later ones
+                _log.exception("a poll failed; the forecasts before it stay")
+            # A stepped clock may say anything: never wait longer than one poll.
+            elapsed = max(0.0, self._clock() - began)
+            stop.wait(max(0.0, self._settings.poll_seconds - elapsed))
+
+    def families(self) -> list[metrics.Family]:
+        """What the last poll made."""
+        return self._families
+
+    def page(self) -> bytes:
+        """`families()` as Prometheus text, rendered once per poll."""
+        return self._page
+
+    def ready(self) -> bool:
+        """Whether one poll has been complete."""
+        return self._last_poll_seconds is not None
+
+    def poll(self, now_seconds: float) -> list[metrics.Family]:
+        """Ask, follow every job, and finish the page. Raises nothing for an engine that fails."""
+        try:
+            readings = read(self._client, now_seconds)
+        except PromQLError as error:
+            self._note_failure(error)
+        else:
+            if self._failing:
+                _log.warning("%s answers again", self._client.url)
+            self._failing = ""
+            self._follow(readings, now_seconds)
+            self._last_poll_seconds = now_seconds
+        self._families = self._make_families()
+        self._page = self._renderer.render(self._families)
+        return self._families
+
+    def _follow(self, readings: Readings, now_seconds: float) -> None:
+        seen = self._choose(readings)
+        for name in seen:
+            self._current_run(name, readings).observe(readings, now_seconds)
+        self._read_histories(seen, now_seconds)
+        for name in seen:
+            outcome = self._jobs[name].follow(readings, now_seconds, self._settings.push_max_age_seconds)
+            self._outcomes[outcome] += 1
+            prediction = self._jobs[name].prediction
+            if outcome == "forecast" and prediction is not None:
+                self._scores.note(name, prediction.energy)
+        self._drop_old(set(seen), now_seconds)
+
+    def _choose(self, readings: Readings) -> list[str]:
+        names = {*readings.pushed, *readings.joules}
+        most = self._settings.most_jobs
+        chosen = keep_most_telling(names, self._jobs, readings.joules, most)
+        self._outcomes = Counter(dict.fromkeys(get_args(Outcome), 0))
+        self._outcomes["too_many_jobs"] = len(names) - len(chosen)
+        if len(names) > most and not self._too_many:
+            _log.warning(
+                "%d training jobs, most_jobs is %d: the rest gets no forecast; raise it, or find who pushes so many",
+                len(names),
+                most,
+            )
+        self._too_many = len(names) > most
+        return chosen
+
+    def _current_run(self, name: str, readings: Readings) -> Job:
+        """The job under `name`; a new one where it was started again since."""
+        job = self._jobs.get(name)
+        pushed = readings.pushed.get(name, Pushed())
+        if job is not None and job.is_succeeded_by(pushed):
+            job.close(self._scores)
+            job = None
+        if job is None:
+            job = self._jobs[name] = Job(name, Track())
+        if pushed.start_seconds is not None:
+            job.track.start_seconds = pushed.start_seconds
+        return job
+
+    def _read_histories(self, names: list[str], now_seconds: float) -> None:
+        """The past of jobs seen for the first time; one that cannot be had is not asked for again."""
+        wanting = [self._jobs[name] for name in names if self._jobs[name].wants_history()]
+        for job in wanting[:_MOST_HISTORIES_A_POLL]:
+            job.history_read = True
+            history = History((), ())
+            try:
+                history = read_history(self._client, job.name, job.track.start_seconds or 0.0, now_seconds)
+            except PromQLError as error:
+                self._note_failure(error)
+            job.remember(history)
+            if self._failing in ("unreachable", "timeout"):
+                return
+
+    def _drop_old(self, seen: set[str], now_seconds: float) -> None:
+        for name, job in list(self._jobs.items()):
+            if job.ended_seconds is None and name not in seen:
+                job.prediction = None
+            elif job.ended_seconds is not None:
+                age = now_seconds - job.ended_seconds
+                if age > self._settings.ended_jobs_kept_seconds:
+                    job.close(self._scores)
+            if name not in seen and now_seconds - job.seen_seconds > _FORGOTTEN_AFTER_SECONDS:
+                job.close(self._scores)
+                del self._jobs[name]
+
+    def _note_failure(self, error: PromQLError) -> None:
+        if self._failing != error.reason:
+            _log.warning("%s; the forecasts before stay, with their age", error)
+        self._failing = error.reason
+
+    def _make_families(self) -> list[metrics.Family]:
+        predictions = [job.prediction for _, job in sorted(self._jobs.items()) if job.prediction is not None]
+        return [
+            *job_families(predictions),
+            *self._scores.families(),
+            *service_families(self._outcomes, self._client.errors, self._last_poll_seconds),
+        ]

@@ -1,0 +1,376 @@
+"""The pure core of the forecast: energy, carbon, progress, scores."""
+
+import csv
+import math
+import statistics
+from collections import defaultdict
+from itertools import accumulate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carbon_exporter.forecast import carbon, energy
+from carbon_exporter.forecast.energy import Boundary, Forecast, Quantiles
+from carbon_exporter.forecast.progress import (
+    MOST_BOUNDARIES,
+    History,
+    Mark,
+    Point,
+    Pushed,
+    Track,
+    judge,
+    keep_most_telling,
+)
+from carbon_exporter.forecast.scores import Scores
+
+
+def run_of(epoch_joules, epoch_seconds=None, start_seconds=1000.0, start_joules=0.0):
+    """The boundaries of a run with these epochs."""
+    epoch_seconds = epoch_seconds or [60.0] * len(epoch_joules)
+    seconds = accumulate(epoch_seconds, initial=start_seconds)
+    joules = accumulate(epoch_joules, initial=start_joules)
+    return [Boundary(float(k), t, j) for k, (t, j) in enumerate(zip(seconds, joules, strict=True))]
+
+
+def test_the_first_epoch_is_counted_but_not_multiplied():
+    # The worked example of docs/forecast.md.
+    boundaries = run_of([5000, 1000, 1000], [300, 60, 60], start_joules=300)
+    forecast = energy.forecast(boundaries, 10, 7300, 1450)
+    assert forecast is not None
+    assert forecast.joules == pytest.approx((13_471, 14_300, 15_240), abs=0.6)
+    assert forecast.end_timestamp_seconds.median == pytest.approx(1000 + 300 + 9 * 60)
+    assert forecast.epoch_joules == pytest.approx(1000)
+    assert forecast.epochs_observed == 3
+    assert forecast.basis == "builtin"
+    assert carbon.forecast(forecast.joules, 7300, 4.3, 1e-4) == pytest.approx((4.917, 5.0, 5.094), abs=1e-3)
+
+
+def test_one_epoch_alone_counts_for_all():
+    forecast = energy.forecast(run_of([1000], start_joules=300), 10, 1300, 1060)
+    assert forecast is not None
+    assert forecast.joules.median == pytest.approx(300 + 10 * 1000)
+
+
+def test_fractions_of_one_long_epoch_set_a_tenth_of_the_plan_aside():
+    boundaries = [Boundary(0, 0, 0), Boundary(0.1, 100, 5000), Boundary(0.2, 150, 6000), Boundary(0.3, 200, 7000)]
+    forecast = energy.forecast(boundaries, 1, 7000, 200)
+    assert forecast is not None
+    assert forecast.joules.median == pytest.approx(7000 + 0.7 * 10_000)
+    assert forecast.end_timestamp_seconds.median == pytest.approx(200 + 0.7 * 500)
+
+
+def test_a_slope_over_too_little_is_not_taken():
+    boundaries = [Boundary(0, 0, 0), Boundary(1, 60, 1000), Boundary(1.01, 61, 1500)]
+    forecast = energy.forecast(boundaries, 10, 1500, 61)
+    assert forecast is not None
+    assert forecast.epoch_joules == pytest.approx(1500 / 1.01)
+
+
+@pytest.mark.parametrize(
+    "boundaries",
+    [[], [Boundary(3, 0, 10)], [Boundary(0, 0, 0), Boundary(0.05, 10, 10)], [Boundary(0, 0, 5), Boundary(2, 60, 5)]],
+    ids=["nothing", "one boundary", "a twentieth of an epoch", "no joules"],
+)
+def test_too_little_gives_no_forecast(boundaries):
+    assert energy.forecast(boundaries, 10, 10, 60) is None
+
+
+def test_no_quantile_lies_below_what_is_spent_or_before_now():
+    forecast = energy.forecast(run_of([1000, 1000, 1000]), 3.1, 9000, 5000)
+    assert forecast is not None
+    assert forecast.joules == (9000, 9000, 9000)
+    assert forecast.end_timestamp_seconds == (5000, 5000, 5000)
+
+
+def test_the_interval_narrows_with_the_epochs_and_widens_with_their_spread():
+    def width(epoch_joules, planned=1000):
+        forecast = energy.forecast(run_of(epoch_joules), planned, 0, 0)
+        assert forecast is not None
+        return math.log(forecast.joules.high / forecast.joules.low)
+
+    steady = [width([1000] * k) for k in (1, 2, 3, 4, 5, 8, 10)]
+    assert steady == sorted(steady, reverse=True)
+    assert len(set(steady)) == len(steady)
+    assert width([1000] * 10) == pytest.approx(2 * 0.087, rel=0.02)
+    assert width([1000, 500, 2000, 500, 2000]) > 2 * width([1000] * 5)
+
+
+def test_the_own_spread_is_a_students_interval():
+    # Rates 1, e, 1 and e: mean 1/2, standard deviation 1/sqrt(3), t of 3 degrees 2.353.
+    steps = [1000, 1000, 1000 * math.e, 1000, 1000 * math.e]
+    forecast = energy.forecast(run_of(steps), 9, 0, 0)
+    assert forecast is not None
+    spent = sum(steps)
+    half_width = math.log((forecast.joules.high - spent) / (forecast.joules.median - spent))
+    assert half_width == pytest.approx(2.353 / math.sqrt(3) * math.sqrt(1 / 4 + 1 / 4), rel=0.03)
+
+
+positive = st.floats(1, 1e6)
+
+
+@given(
+    st.lists(st.tuples(positive, positive), min_size=1, max_size=30),
+    st.floats(0.5, 1e9),
+    st.floats(0, 1e7),
+    st.floats(0, 1e8),
+)
+def test_a_forecast_is_ordered_finite_and_scales_with_its_unit(epochs, planned, joules_now, now):
+    joules, seconds = [e for e, _ in epochs], [s for _, s in epochs]
+    forecast = energy.forecast(run_of(joules, seconds), planned, joules_now, now)
+    assert forecast is not None
+    for quantiles in (forecast.joules, forecast.end_timestamp_seconds):
+        assert quantiles.low <= quantiles.median <= quantiles.high < math.inf
+    assert forecast.joules.low >= joules_now
+    assert forecast.end_timestamp_seconds.low >= now
+    assert forecast == energy.forecast(run_of(joules, seconds), planned, joules_now, now)
+    kilo = energy.forecast(run_of([1000 * e for e in joules], seconds), planned, 1000 * joules_now, now)
+    assert kilo is not None
+    assert kilo.joules.median == pytest.approx(1000 * forecast.joules.median)
+    assert kilo.joules.high == pytest.approx(1000 * forecast.joules.high)
+
+
+def test_an_ended_job_is_what_was_measured():
+    forecast = energy.measured(run_of([1000, 1000], start_joules=50), 2150, 1200, 2)
+    assert forecast.joules == (2150, 2150, 2150)
+    assert forecast.end_timestamp_seconds == (1200, 1200, 1200)
+    assert forecast.epoch_joules == pytest.approx(1050)
+    assert forecast.basis == "measured"
+
+
+def recorded_runs(path):
+    runs = defaultdict(list)
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            runs[row["run"]].append((float(row["energy_j"]), float(row["duration_s"])))
+    return [run for run in runs.values() if len(run) >= 10]
+
+
+@pytest.mark.parametrize(
+    ("name", "median_error", "p90_error", "least_coverage"),
+    [("dtjgp", 0.006, 0.018, 0.95), ("energydl_resumed", 0.025, 0.17, 0.75)],
+)
+def test_recorded_runs_are_forecast_after_three_epochs(repository, name, median_error, p90_error, least_coverage):
+    path = repository.parent / "shared/data/epochs" / f"{name}.csv"
+    if not path.exists():
+        pytest.skip(f"recorded runs are not here: ../shared/data/epochs/{name}.csv")
+    errors, inside = [], []
+    for run in recorded_runs(path):
+        boundaries = run_of([joules for joules, _ in run], [seconds for _, seconds in run])
+        forecast = energy.forecast(boundaries[:4], len(run), boundaries[3].joules, boundaries[3].seconds)
+        assert forecast is not None
+        actual = boundaries[-1].joules
+        errors.append(abs(forecast.joules.median / actual - 1))
+        inside.append(forecast.joules.low <= actual <= forecast.joules.high)
+    assert statistics.median(errors) <= median_error
+    assert statistics.quantiles(errors, n=10)[-1] <= p90_error
+    assert statistics.fmean(inside) >= least_coverage
+
+
+def test_grams_are_those_so_far_and_the_joules_to_come_at_the_present_rate():
+    grams = carbon.forecast(Quantiles(100, 200, 300), joules_now=150, grams_now=9, grams_per_joule=0.1)
+    assert grams == pytest.approx((9, 14, 24))
+
+
+def test_the_rate_is_the_jobs_own_or_the_grids():
+    assert carbon.job_grams_per_joule([Point(0, 100, 7), Point(30, 200, None), Point(60, 300, 27)]) == pytest.approx(
+        0.1
+    )
+    assert carbon.job_grams_per_joule([Point(0, 100, 7)]) is None
+    assert carbon.job_grams_per_joule([Point(0, 100, 7), Point(9, 100, 7)]) is None
+    assert carbon.job_grams_per_joule([]) is None
+    assert carbon.grid_grams_per_joule(360, 1.5) == pytest.approx(1.5e-4)
+    assert carbon.grid_grams_per_joule(360, None) == pytest.approx(1e-4)
+    assert carbon.grid_grams_per_joule(None, 1.5) is None
+
+
+def test_the_energy_at_an_epochs_end_lies_between_the_scrapes_around_it():
+    track = Track(start_seconds=0)
+    track.fill(History([Point(0, 0)], []))
+    track.add_point(Point(50, 5000))
+    assert not track.add_progress(1, 60, 65)
+    track.place_marks()
+    assert [b.epochs for b in track.boundaries] == [0]  # nothing has been scraped after the epoch's end
+    track.add_point(Point(80, 11_000))
+    track.place_marks()
+    assert track.boundaries[-1] == Boundary(1, 60, 7000)
+
+
+@pytest.mark.parametrize("end", [-5.0, 30.0, 1e12], ids=["1970", "before the last epoch", "future"])
+def test_an_impossible_epoch_end_becomes_the_time_it_was_seen(end):
+    track = Track(start_seconds=0)
+    track.fill(History([Point(0, 0)], []))
+    track.add_point(Point(200, 200))
+    track.add_progress(1, 40, 45)
+    assert track.add_progress(2, end, 90)
+    track.place_marks()
+    assert track.boundaries[-1] == Boundary(2, 90, 90)
+
+
+def test_a_heartbeat_is_no_progress():
+    track = Track(start_seconds=0)
+    track.fill(History([Point(0, 0)], []))
+    track.add_point(Point(200, 200))
+    for now in (45, 105, 165):
+        track.add_progress(1, 40, now)
+        track.place_marks()
+    assert [b.seconds for b in track.boundaries] == [0, 40]
+
+
+def test_a_run_resumed_from_a_checkpoint_has_not_paid_for_its_first_epochs():
+    track = Track(start_seconds=100)
+    track.add_progress(5, 100, 110)
+    track.fill(History([Point(90, 10), Point(110, 30)], []))
+    track.add_point(Point(200, 210))
+    track.add_progress(6, 150, 160)
+    track.place_marks()
+    assert track.boundaries == [Boundary(5, 100, 20), Boundary(6, 150, 110)]
+    assert not track.went_back
+
+
+def test_epochs_that_go_back_begin_a_new_course():
+    track = Track(start_seconds=0)
+    track.fill(History([Point(0, 0)], []))
+    track.add_point(Point(1000, 1000))
+    for epochs, end in ((1, 100), (2, 200), (3, 300), (2, 400), (3, 500)):
+        track.add_progress(epochs, end, end)
+        track.place_marks()
+    assert track.went_back
+    assert [(b.epochs, b.joules) for b in track.boundaries] == [(2, 400), (3, 500)]
+
+
+def test_joules_that_go_back_stay_unknown():
+    track = Track()
+    for point in (Point(0, 1000), Point(15, 2000), Point(30, 900), Point(45, 5000)):
+        track.add_point(point)
+    assert track.lost_energy
+    assert track.points[-1].joules == 2000
+
+
+def test_a_page_scraped_twice_is_one_point():
+    track = Track()
+    for _ in range(3):
+        track.add_point(Point(15, 2000))
+    assert list(track.points) == [Point(15, 2000)]
+
+
+def test_the_past_fills_the_course_from_the_start():
+    track = Track(start_seconds=100)
+    track.add_point(Point(400, 4000))
+    track.add_progress(3, 390, 400)
+    history = History([Point(90 + 10 * i, 100.0 * i) for i in range(31)], [Mark(1, 195), Mark(2, 295), Mark(3, 390)])
+    track.fill(history)
+    assert track.boundaries == [
+        Boundary(0, 100, 100),
+        Boundary(1, 195, 1050),
+        Boundary(2, 295, 2050),
+        Boundary(3, 390, 3000),
+    ]
+
+
+@pytest.mark.parametrize(("first_scrape", "begins_at_zero"), [(160, True), (1000, False)])
+def test_a_job_measured_from_late_on_has_no_known_start(first_scrape, begins_at_zero):
+    track = Track(start_seconds=100)
+    track.fill(History([Point(first_scrape, 60), Point(1200, 700)], [Mark(1, 900), Mark(2, 1100)]))
+    assert (Boundary(0, 100, 0) in track.boundaries) == begins_at_zero
+    assert (1 in [b.epochs for b in track.boundaries]) == begins_at_zero
+    assert 2 in [b.epochs for b in track.boundaries]
+
+
+def test_a_long_course_is_thinned_and_keeps_its_ends():
+    track = Track(start_seconds=0)
+    track.fill(History([Point(0, 0)], []))
+    for epoch in range(1, 1001):
+        track.add_point(Point(epoch * 10, epoch * 100))
+        track.add_progress(epoch, epoch * 10, epoch * 10)
+        track.place_marks()
+    assert len(track.boundaries) <= MOST_BOUNDARIES
+    assert track.boundaries[:2] == [Boundary(0, 0, 0), Boundary(1, 10, 100)]
+    assert track.boundaries[-1] == Boundary(1000, 10_000, 100_000)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(-1e9, 1e9), st.floats(0, 1e6)), max_size=40))
+def test_whatever_is_pushed_the_course_rises(pushes):
+    track = Track(start_seconds=0)
+    now = joules = 0.0
+    for epochs, end, rise in pushes:
+        now, joules = now + 30, joules + rise
+        track.add_point(Point(now, joules))
+        track.add_progress(epochs, end, now)
+        track.place_marks()
+        for earlier, later in zip(track.boundaries, track.boundaries[1:], strict=False):
+            assert earlier.epochs < later.epochs
+            assert earlier.seconds < later.seconds
+            assert earlier.joules <= later.joules * (1 + 1e-9)
+        assert all(0 <= boundary.joules <= joules * (1 + 1e-9) for boundary in track.boundaries)
+
+
+SOUND = {"epochs_completed": 3.0, "epochs_planned": 10.0, "push_seconds": 900.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "joules", "outcome"),
+    [
+        ({}, 5.0, "forecast"),
+        ({"push_seconds": 700.0}, 5.0, "forecast"),
+        ({"push_seconds": 699.9}, 5.0, "stale_push"),
+        ({"push_seconds": None}, 5.0, "stale_push"),
+        ({"push_seconds": 1e12}, 5.0, "forecast"),
+        ({"epochs_completed": None}, 5.0, "no_epochs"),
+        ({"epochs_planned": None}, 5.0, "planned_missing"),
+        ({"epochs_planned": 0.0}, 5.0, "invalid_value"),
+        ({"epochs_planned": -1.0}, 5.0, "invalid_value"),
+        ({"epochs_planned": 1e300}, 5.0, "invalid_value"),
+        ({"epochs_completed": -1.0}, 5.0, "invalid_value"),
+        ({}, -5.0, "invalid_value"),
+        ({}, None, "no_energy"),
+        ({"epochs_completed": 10.0}, 5.0, "forecast"),
+        ({"epochs_completed": 10.1}, 5.0, "epochs_above_planned"),
+        ({"finished_seconds": 950.0, "push_seconds": 0.0}, None, "finished"),
+    ],
+)
+def test_what_becomes_of_a_job(changes, joules, outcome):
+    assert judge(Pushed(**{**SOUND, **changes}), joules, 1000.0, 300.0) == outcome
+
+
+def test_pushed_names_alone_push_nobody_out():
+    kept = keep_most_telling(["a1", "a2", "a3", "old", "spender"], ["old", "gone"], ["spender"], 3)
+    assert kept == ["old", "spender", "a1"]
+
+
+def a_forecast(epochs, low=90.0, median=100.0, high=110.0):
+    end = Quantiles(0, 0, 0)
+    return Forecast(Quantiles(low, median, high), end, 1.0, epochs, "builtin")
+
+
+def score_of(scores):
+    coverage, error = scores.families()
+    return [value for _, value in coverage.samples], [value for _, value in error.samples]
+
+
+def test_forecasts_are_scored_at_the_end():
+    scores = Scores()
+    scores.note("job", a_forecast(1.0))
+    scores.note("job", a_forecast(1.5, median=1.0))  # not the first at its checkpoint
+    scores.note("job", a_forecast(2.2, low=150, median=160, high=170))
+    assert score_of(scores) == ([], [])
+    scores.finish("job", 100)
+    coverage, error = score_of(scores)
+    assert coverage == [0.5]
+    assert error == [pytest.approx(0.3)]
+
+
+def test_a_late_first_look_counts_for_the_last_checkpoint_only():
+    scores = Scores()
+    scores.note("job", a_forecast(7.0))
+    scores.note("job", a_forecast(0.5))
+    scores.finish("job", 100)
+    assert score_of(scores) == ([1.0], [0.0])
+
+
+def test_forgotten_jobs_are_not_scored():
+    scores = Scores()
+    scores.note("job", a_forecast(1.0))
+    scores.forget("job")
+    scores.finish("job", 100)
+    assert score_of(scores) == ([], [])

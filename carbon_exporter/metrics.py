@@ -5,7 +5,6 @@ to these names. `Renderer` writes the Prometheus text format 0.0.4: prometheus_c
 and the node agent renders at every tick.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -292,23 +291,21 @@ class Renderer:
     """Writes families as Prometheus text; keeps the text of the label sets that the last page used."""
 
     def __init__(self) -> None:
-        self._series: dict[tuple[str, tuple[str, ...]], str] = {}
+        self._series: dict[str, dict[tuple[str, ...], str]] = {}
 
     def render(self, families: Iterable[Family]) -> bytes:
         """The exposition of `families`; one without samples is left out."""
         known, self._series = self._series, {}
         lines: list[str] = []
         for family in families:
+            if not family.samples:
+                continue
             metric = family.metric
-            if family.samples:
-                lines.append(f"# HELP {metric.name} {_escape_help(metric.help)}")
-                lines.append(f"# TYPE {metric.name} {metric.kind}")
+            lines.append(f"# HELP {metric.name} {_escape_help(metric.help)}")
+            lines.append(f"# TYPE {metric.name} {metric.kind}")
+            before, after = known.get(metric.name, {}), self._series.setdefault(metric.name, {})
             for values, value in family.samples:
-                key = (metric.name, values)
-                series = known.get(key)
-                if series is None:
-                    series = _series(metric, values)
-                self._series[key] = series
+                after[values] = series = before.get(values) or _series(metric, values)
                 lines.append(f"{series} {_number(value)}")
         lines.append("")
         return "\n".join(lines).encode()
@@ -329,10 +326,12 @@ def _escape_help(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\n", "\\n")
 
 
+_NOT_FINITE: Final = {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}
+
+
 def _number(value: float) -> str:
-    if math.isfinite(value):
-        return repr(float(value))
-    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+    text = repr(float(value))
+    return _NOT_FINITE.get(text, text)
 
 
 _ROOM_TITLES: Final[dict[Room, str]] = {

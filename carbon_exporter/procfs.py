@@ -1,17 +1,15 @@
 """Reads what /proc says about CPU time and processes (proc(5)); its root is an argument."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from carbon_exporter.model import HostCpu
 
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """One process at one instant, from /proc/PID/stat.
 
     `start_ticks` (since boot) tells a process from a later one with the same pid. `own_seconds` is the CPU time of
@@ -72,9 +70,13 @@ def read_process(proc: str, pid: int) -> Process:
         OSError: it is gone (FileNotFoundError, ProcessLookupError), or the kernel refuses.
         ValueError: the line is not what proc(5) describes.
     """
-    text = read_bytes(f"{proc}/{pid}/stat")
+    descriptor = os.open(f"{proc}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(descriptor, 4096)  # one read: the kernel gives this line whole, and it is the loop's main cost
+    finally:
+        os.close(descriptor)
     # The command may hold spaces and parentheses: the fields begin after the last one.
-    fields = text[text.rindex(b")") + 2 :].split()
+    fields = text[text.rindex(b")") + 2 :].split(None, 20)
     return Process(
         pid=pid,
         parent=int(fields[1]),

@@ -213,6 +213,41 @@ def test_all_epochs_done_and_no_more_power_is_an_end(cluster, make_service):
     assert values_of(service.poll(1600), metrics.FORECAST_COVERAGE) == {("builtin",): pytest.approx(1 / 3)}
 
 
+def test_a_pusher_that_dies_after_the_last_epoch_is_an_end(cluster, make_service):
+    service = make_service(push_max_age_seconds=100)
+    run_epochs(cluster, service, 4, planned=4.0)
+    cluster.joules["bert"], cluster.scraped["bert"] = 30_000.0, 1371.0
+    assert outcome_of(service.poll(1371)) == {"finished"}
+
+
+def test_a_run_is_scored_at_once_where_the_next_one_takes_its_name(cluster, make_service):
+    service = make_service()
+    run_epochs(cluster, service, 4)
+    cluster.step(1605, joules=60_000.0, epochs=10.0, end=1600.0, **{metrics.TRAINING_FINISHED.name: 1600.0})
+    service.poll(1605)
+    cluster.step(1640, joules=61_000.0, epochs=0.0, end=1630.0, **{metrics.TRAINING_START.name: 1630.0})
+    families = service.poll(1640)
+    assert values_of(families, metrics.FORECAST_COVERAGE) == {("builtin",): 1}
+    assert outcome_of(families) == {"no_epochs"}
+
+
+def test_energy_counts_for_the_time_it_was_scraped_at(cluster, make_service):
+    service = make_service()
+    for now in range(1030, 1250, 30):
+        done = (now - 1000) // 60
+        lag = 20 if now % 60 else 5
+        cluster.step(now, joules=100.0 * (now - lag - 1000), epochs=float(done), end=1000.0 + 60 * done)
+        cluster.scraped["bert"] = now - lag
+        families = service.poll(now)
+    assert values_of(families, metrics.FORECAST_ENERGY, quantile="0.5") == {("bert",): pytest.approx(60_000)}
+
+
+def test_names_are_escaped_in_queries(cluster, make_service):
+    cluster.step(1030, 'x"} or vector(1)\n\\', joules=1.0, epochs=0.0, end=1000.0)
+    make_service().poll(1030)
+    assert cluster.queries[-1].count('training_job="x\\"} or vector(1)\\n\\\\"') == 2
+
+
 def test_the_same_name_again_is_a_new_run(cluster, make_service):
     service = make_service()
     run_epochs(cluster, service, 4)

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import signal
 import socketserver
 import subprocess
 import sys
@@ -254,16 +255,26 @@ def helpers(name: str) -> list[int]:
     return found
 
 
+@pytest.fixture
+def ended(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name of this run alone, for a job whose group a process deletes; that process is gone after the test."""
+    name = f"{request.node.name}-{os.getpid()}"
+    yield name
+    for pid in helpers(name):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.real
-def test_a_detached_process_deletes_the_group(gateway: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CARBON_TRAINING_JOB", "ended")
+def test_a_detached_process_deletes_the_group(gateway: str, ended: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARBON_TRAINING_JOB", ended)
     monkeypatch.setenv("CARBON_TRAINING_GROUP", "kind")
     monkeypatch.setenv("CARBON_PUSHGATEWAY_USERNAME", "trainer")
     monkeypatch.setenv("CARBON_PUSHGATEWAY_PASSWORD", SECRET)
     with Progress(gateway_url=gateway, delete_after_seconds=2) as progress:
         progress.update(1)
-    assert value(gateway, "ended", "carbon_training_finished_timestamp_seconds") is not None
-    (pid,) = helpers("ended")
+    assert value(gateway, ended, "carbon_training_finished_timestamp_seconds") is not None
+    (pid,) = helpers(ended)
     process = Path(f"/proc/{pid}")
     fields = (process / "stat").read_text().rpartition(") ")[2].split()
     assert int(fields[1]) != os.getpid(), "still a child of the training process"
@@ -273,22 +284,22 @@ def test_a_detached_process_deletes_the_group(gateway: str, monkeypatch: pytest.
     assert not any(entry.startswith(b"CARBON_TRAINING_") for entry in environment)
     assert SECRET.encode() not in (process / "cmdline").read_bytes()
     assert {(process / "fd" / str(number)).readlink() for number in range(3)} == {Path("/dev/null")}
-    wait_until(lambda: "ended" not in groups(gateway), "deletion")
-    wait_until(lambda: not helpers("ended"), "end of the process")
+    wait_until(lambda: ended not in groups(gateway), "deletion")
+    wait_until(lambda: not helpers(ended), "end of the process")
 
 
 @pytest.mark.real
-def test_an_exception_leaves_no_finished_timestamp_and_no_group(gateway: str) -> None:
+def test_an_exception_leaves_no_finished_timestamp_and_no_group(gateway: str, ended: str) -> None:
     def train() -> None:
-        with Progress("failed", epochs=2, gateway_url=gateway, delete_after_seconds=1) as progress:
+        with Progress(ended, epochs=2, gateway_url=gateway, delete_after_seconds=1) as progress:
             for epoch in progress.epochs():
                 assert 1 / (1 - epoch) == 1
 
     with pytest.raises(ZeroDivisionError):
         train()
-    assert value(gateway, "failed") == 1
-    assert value(gateway, "failed", "carbon_training_finished_timestamp_seconds") is None
-    wait_until(lambda: "failed" not in groups(gateway), "deletion")
+    assert value(gateway, ended) == 1
+    assert value(gateway, ended, "carbon_training_finished_timestamp_seconds") is None
+    wait_until(lambda: ended not in groups(gateway), "deletion")
 
 
 @pytest.mark.real
@@ -557,12 +568,12 @@ def test_a_failing_gateway_costs_one_warning_and_one_word_when_it_is_well(
     assert all(b"Authorization: Basic " + credentials in request for request in server.requests)
 
 
-def test_a_gateway_that_is_down_costs_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    with Progress("down", gateway_url=f"http://127.0.0.1:{free_port()}", heartbeat_seconds=0.02) as progress:
+def test_a_gateway_that_is_down_costs_one_warning(ended: str, caplog: pytest.LogCaptureFixture) -> None:
+    with Progress(ended, gateway_url=f"http://127.0.0.1:{free_port()}", heartbeat_seconds=0.02) as progress:
         progress.update(1)
     (warning,) = messages(caplog, logging.WARNING)
     assert "connection refused: is the Pushgateway running" in warning
-    assert helpers("down") == [], "nothing was pushed, so there is nothing to delete"
+    assert helpers(ended) == [], "nothing was pushed, so there is nothing to delete"
 
 
 def test_the_end_does_not_wait_for_a_gateway_that_never_answers(caplog: pytest.LogCaptureFixture) -> None:

@@ -113,12 +113,15 @@ class Job:
         return outcome
 
     def _is_idle(self) -> bool:
-        points = self.track.points
-        if not points or points[-1].seconds - points[0].seconds < _IDLE_SECONDS:
+        """Whether it has used nothing for 30 s."""
+        if not self.track.points:
             return False
-        newest = points[-1]
-        recent = [point for point in points if point.seconds >= newest.seconds - _IDLE_SECONDS]
-        return all(point.joules >= newest.joules for point in recent)
+        newest = self.track.points[-1]
+        return any(
+            point.joules >= newest.joules
+            for point in self.track.points
+            if point.seconds <= newest.seconds - _IDLE_SECONDS
+        )
 
     def _end(self, now_seconds: float) -> None:
         """Freeze progress; the joules are followed on, for what is scraped last comes after the end."""

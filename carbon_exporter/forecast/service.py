@@ -162,7 +162,7 @@ class Service:
                 age = now_seconds - job.ended_seconds
                 if age > self._settings.ended_jobs_kept_seconds:
                     job.close(self._scores)
-            if name not in seen and now_seconds - job.seen_seconds > _FORGOTTEN_AFTER_SECONDS:
+            if now_seconds - job.seen_seconds > _FORGOTTEN_AFTER_SECONDS:
                 job.close(self._scores)
                 del self._jobs[name]
 

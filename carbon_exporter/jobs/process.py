@@ -10,7 +10,7 @@ import os
 import pwd
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +52,8 @@ class _Job:
     user: str
     cpu_seconds: float = 0.0
     pids: set[int] = field(default_factory=set)
+    last_use: JobUse | None = None
+    """As last told, while no process came or went."""
 
 
 class ProcessResolver:
@@ -96,7 +98,8 @@ class ProcessResolver:
                 self._known.discard(pid)
                 continue
             member.process = now
-            rises[pid] = (now.own_seconds - last.own_seconds, now.children_seconds - last.children_seconds)
+            if now != last:
+                rises[pid] = (now.own_seconds - last.own_seconds, now.children_seconds - last.children_seconds)
         inherited = self._inherited(gone)
         for pid, (own, children) in rises.items():
             rise = own + max(0.0, children - inherited.get(pid, 0.0))
@@ -115,7 +118,9 @@ class ProcessResolver:
         return inherited
 
     def _leave(self, member: _Member) -> None:
-        self._jobs[member.training_job].pids.discard(member.process.pid)
+        job = self._jobs[member.training_job]
+        job.pids.discard(member.process.pid)
+        job.last_use = None
 
     def _discover(self, pids: set[int], now_seconds: float) -> tuple[str, ...]:
         """Look for labels on the processes that came since the last reading, on all of them when a scan is due."""
@@ -154,6 +159,7 @@ class ProcessResolver:
         if before is None and process.start_ticks / ticks_per_second >= self._reads[0]:
             job.cpu_seconds += process.own_seconds + process.children_seconds
         job.pids.add(pid)
+        job.last_use = None
         self._members[pid] = member
 
     def _examine(self, process: Process) -> _Member | None:
@@ -200,16 +206,18 @@ class ProcessResolver:
         return str(owner)
 
     def _use(self, name: str, job: _Job) -> JobUse:
-        members = [self._members[pid] for pid in job.pids]
-        return JobUse(
-            training_job=name,
-            resolver="process",
-            cpu_seconds=job.cpu_seconds,
-            pids=frozenset(job.pids),
-            devices=frozenset().union(*(member.devices for member in members)),
-            group=next((member.group for member in members if member.group), ""),
-            user=job.user,
-        )
+        last = job.last_use
+        if last is None:
+            members = [self._members[pid] for pid in job.pids]
+            pids = frozenset(job.pids)
+            devices: frozenset[str] = frozenset().union(*(member.devices for member in members))
+            group = next((member.group for member in members if member.group), "")
+        elif last.cpu_seconds == job.cpu_seconds:
+            return last
+        else:
+            pids, devices, group = last.pids, last.devices, last.group
+        job.last_use = JobUse(name, "process", job.cpu_seconds, pids, devices, group, job.user)
+        return job.last_use
 
     def state(self) -> Json:
         """The members as last read and the CPU time of each job."""
@@ -217,7 +225,7 @@ class ProcessResolver:
             "read_seconds": self._reads[1],
             "jobs": {name: [job.cpu_seconds, job.user] for name, job in self._jobs.items()},
             "members": [
-                [asdict(member.process), member.training_job, member.group, sorted(member.devices)]
+                [list(member.process), member.training_job, member.group, sorted(member.devices)]
                 for member in self._members.values()
             ],
         }
@@ -227,7 +235,7 @@ class ProcessResolver:
         try:
             jobs = {name: _Job(str(user), float(cpu)) for name, (cpu, user) in state["jobs"].items()}
             members = [
-                _Member(Process(**process), name, group, frozenset(devices))
+                _Member(Process(*process), name, group, frozenset(devices))
                 for process, name, group, devices in state["members"]
             ]
             read_seconds = float(state["read_seconds"])

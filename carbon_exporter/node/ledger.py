@@ -12,8 +12,9 @@ reading, so a device that could not be read for a while is shared by the CPU tim
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, Literal
 
 from carbon_exporter.model import Component, DeviceReading, HostCpu, JobUse, Json
@@ -35,9 +36,9 @@ class Account:
     gpus: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Uses:
-    """CPU times at one instant: of every account by name, and of the host."""
+    """CPU times at one instant: of every account by name, and of the host. Equal only to itself."""
 
     cpu_seconds: Mapping[str, float]
     host: HostCpu
@@ -88,13 +89,16 @@ class Ledger:
         uses = Uses({name: account.cpu_seconds for name, account in self.accounts.items()}, host)
         held: dict[str, int] = defaultdict(int)
         gpus = [device for device in devices if device.gpu is not None]
+        on_gpus = frozenset().union(*(device.gpu.pids for device in gpus if device.gpu is not None))
+        jobs = [use for use in jobs if use.devices or not on_gpus.isdisjoint(use.pids)]
+        shares_since = cache(lambda last_uses: cpu_shares(last_uses, uses))  # most devices were last read together
         for device in devices:
             if device.component is None:
                 continue
             holders = holders_of(device, gpus, jobs)
             for name in holders - {SYSTEM_HOLDER}:
                 held[name] += 1
-            self._share(device, uses, holders, jobs, grams_per_joule)
+            self._share(device, shares_since, holders, jobs, grams_per_joule)
             self._devices[device.device] = _Device(device.energy_joules, uses, holders)
         for name, account in self.accounts.items():
             account.gpus = held[name]
@@ -114,7 +118,7 @@ class Ledger:
     def _share(
         self,
         device: DeviceReading,
-        uses: Uses,
+        shares_since: Callable[[Uses], tuple[Mapping[str, float], float]],
         holders: frozenset[str],
         jobs: Sequence[JobUse],
         grams_per_joule: float,
@@ -131,7 +135,7 @@ class Ledger:
             shares = self._gpu_shares(device, holders or last.holders, jobs, joules)
             active_joules = joules if shares else 0.0
         else:
-            shares, busy_ratio = cpu_shares(last.uses, uses)
+            shares, busy_ratio = shares_since(last.uses)
             active_joules = joules * busy_ratio if device.includes_idle else joules
         to_jobs = 0.0
         for name, share in shares.items():

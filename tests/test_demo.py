@@ -1,0 +1,73 @@
+"""The demo: it delivers, it says what it could not, and nothing that it started is left."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from carbon_exporter.demo import servers
+from carbon_exporter.demo.servers import Server, ServerError, free_port
+from carbon_exporter.demo.stack import shipped_rules
+
+
+def processes():
+    """Command lines of all processes of this host."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_demo_delivers_every_stage_and_leaves_nothing(need):
+    for program in ("prometheus", "prometheus-pushgateway", "prometheus-alertmanager"):
+        need(program)
+    result = subprocess.run(
+        [sys.executable, "-m", "carbon_exporter", "demo"], capture_output=True, text=True, check=False, timeout=200
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("delivered ") == 8
+    assert "FAILED" not in result.stdout
+    assert "demo-small" in result.stdout
+    assert result.stderr == ""
+    assert not [line for line in processes() if "carbon-demo-" in line]
+
+
+@pytest.mark.real
+def test_without_prometheus_the_demo_says_what_to_install_and_fails(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "carbon_exporter", "demo"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PATH": str(tmp_path)},
+    )
+    assert result.returncode == 1
+    assert "apt-get install prometheus-pushgateway" in " ".join(result.stdout.split())
+    assert "Traceback" not in result.stderr
+
+
+def test_a_server_that_dies_at_its_start_says_its_last_words(tmp_path):
+    command = [sys.executable, "-c", "print('no such flag'); raise SystemExit(3)"]
+    with pytest.raises(ServerError, match="ended with status 3: no such flag"):
+        Server(command, f"http://127.0.0.1:{free_port()}", tmp_path / "log").start()
+
+
+def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(servers, "START_SECONDS", 0.5)
+    server = Server([sys.executable, "-c", "input()"], f"http://127.0.0.1:{free_port()}", tmp_path / "log")
+    server.command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(ServerError, match="was not ready"):
+        server.start()
+    assert server.process is None
+
+
+@pytest.mark.parametrize("name", ["recording.yaml", "alerts.yaml"])
+def test_the_demo_loads_the_shipped_rules(repository, name):
+    assert shipped_rules(name) == repository / "alerts" / name

@@ -1,0 +1,125 @@
+"""The documents say what the code does: every metric, key, command and flag, and nothing that is not there."""
+
+import argparse
+import importlib
+import pkgutil
+import re
+import subprocess
+
+import pytest
+
+import carbon_exporter
+from carbon_exporter import cli, metrics
+from carbon_exporter.config import Config
+from carbon_exporter.forecast.settings import Settings as ForecastSettings
+from carbon_exporter.settings import Settings
+
+NOT_METRICS = {"carbon_exporter", "carbon_training", "carbon_exporter_push", "carbon_exporter_demo"}
+
+
+def documents(repository):
+    files = [repository / "README.md", *sorted((repository / "docs").glob("*.md"))]
+    assert len(files) > 5
+    return {path.name: path.read_text() for path in files}
+
+
+def test_metrics_md_is_what_the_contract_generates(repository):
+    assert (repository / "docs" / "metrics.md").read_text() == "\n".join(metrics.markdown()) + "\n"
+
+
+def test_documents_name_only_metrics_that_exist(repository):
+    known = {metric.name for metric in metrics.contract()}
+    for name, text in documents(repository).items():
+        recorded = set(re.findall(r"training_job:(carbon_[a-z_]+):", text))
+        found = set(
+            re.findall(r"\bcarbon_[a-z_]+\b", re.sub(r"carbon_exporter[./]\S+|from carbon_exporter\S*", "", text))
+        )
+        # A name that ends in "_" is a family written with a star: carbon_forecast_*.
+        unknown = {n for n in found - known - recorded - NOT_METRICS if not n.endswith("_")}
+        assert not unknown, f"{name}: {unknown}"
+
+
+def keys_of(settings, prefix):
+    for name, field in settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            yield from keys_of(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def plugin_keys(room):
+    package = importlib.import_module(f"carbon_exporter.{room}")
+    for module in pkgutil.iter_modules(package.__path__):
+        settings = importlib.import_module(f"{package.__name__}.{module.name}").Settings
+        yield from keys_of(settings, f"{room}.{module.name}.")
+
+
+def test_every_configuration_key_is_documented_and_no_other(repository):
+    own = {key for key in keys_of(Config, "") if key.split(".")[0] in ("node", "pue", "intensity")}
+    expected = own - {"intensity.sections"} | {
+        k for room in ("sources", "jobs", "intensity") for k in plugin_keys(room)
+    }
+    text = (repository / "docs" / "configuration.md").read_text()
+    documented = set(re.findall(r"^\| `((?:node|sources|jobs|intensity|pue)[a-z_.]*)` \|", text, re.MULTILINE))
+    assert documented == expected
+
+
+def test_every_key_of_the_forecast_is_documented(repository):
+    text = (repository / "docs" / "forecast.md").read_text()
+    missing = [key for key in keys_of(ForecastSettings, "") if f"`{key}`" not in text]
+    assert not missing
+
+
+def commands():
+    parser = cli._parser()
+    action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return action.choices
+
+
+def test_every_command_is_in_the_readme(repository):
+    text = (repository / "README.md").read_text()
+    missing = [name for name in commands() if f"carbon-exporter {name}" not in text and f"`{name}`" not in text]
+    assert not missing
+
+
+def test_every_flag_is_documented(repository):
+    text = "".join(documents(repository).values())
+    flags = {option for parser in commands().values() for a in parser._actions for option in a.option_strings}
+    missing = [flag for flag in flags - {"-h", "--help"} if flag not in text]
+    assert not missing
+
+
+@pytest.mark.parametrize("command", ["node", "forecast", "push", "check", "demo"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([command, "--help"])
+    assert exit_.value.code == 0
+    assert f"carbon-exporter {command}" in capsys.readouterr().out
+
+
+def test_links_between_documents_resolve(repository):
+    for path in [repository / "README.md", repository / "CONTRIBUTING.md", *(repository / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_the_version_stands_in_one_place_more(repository):
+    assert f'version = "{carbon_exporter.__version__}"' in (repository / "pyproject.toml").read_text()
+
+
+def test_make_verbs_in_the_documents_exist(repository):
+    verbs = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), re.MULTILINE))
+    for name, text in documents(repository).items():
+        assert set(re.findall(r"`make ([a-z-]+)", text)) <= verbs, name
+
+
+def test_no_machine_path_or_download_address_is_in_the_tree(repository):
+    files = subprocess.run(["git", "ls-files"], cwd=repository, capture_output=True, text=True, check=False)
+    if files.returncode:
+        pytest.skip("not a git checkout")
+    forbidden = re.compile(r"pythonhosted|pypi\.org|npmjs\.|/wor" + "k/|/far" + "m/")
+    for name in files.stdout.split():
+        path = repository / name
+        if path.suffix in {".py", ".md", ".txt", ".toml", ".yaml", ".yml", ""} and path.is_file():
+            assert not forbidden.search(path.read_text(errors="replace")), name

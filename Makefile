@@ -11,7 +11,7 @@ demo: $(VENV)/ready
 	@$(BIN)/carbon-exporter demo $(if $(KEEP),--keep)
 
 test: $(VENV)/ready
-	@scripts/real-parts prometheus prometheus-pushgateway prometheus-alertmanager prometheus-node-exporter gcc fuse3 libfuse2
+	@scripts/real-parts prometheus prometheus-pushgateway prometheus-alertmanager prometheus-node-exporter gcc libc6-dev
 	@$(BIN)/python -m pytest
 
 test-fast: $(VENV)/ready
@@ -37,5 +37,5 @@ $(VENV)/ready: pyproject.toml requirements-dev.txt
 	@echo "Setting up $(VENV) (once) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --require-hashes -r requirements-dev.txt
-	@$(BIN)/pip install --quiet --no-deps --editable .
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

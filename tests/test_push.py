@@ -605,6 +605,37 @@ def test_a_flood_of_updates_is_few_pushes() -> None:
         assert len(server.requests) <= 3 + ticks
 
 
+def test_without_news_nothing_is_pushed_before_the_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carbon_exporter.push.pusher.TICK_SECONDS", 0.01)
+    with Misbehaving(OK) as server:
+        with Progress("calm", gateway_url=server.url, heartbeat_seconds=1000, delete_after_seconds=None):
+            wait_until(lambda: bool(server.requests), "first push")
+            time.sleep(0.3)
+            assert len(server.requests) == 1
+        assert len(server.requests) == 2
+
+
+def test_news_does_not_hurry_the_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carbon_exporter.push.pusher.TICK_SECONDS", 0.01)
+    with Misbehaving(status(500)) as server:
+        started = time.monotonic()
+        with Progress("eager", gateway_url=server.url, heartbeat_seconds=1000, delete_after_seconds=None) as progress:
+            wait_until(lambda: bool(server.requests), "first push")
+            for step in range(30):
+                progress.update(step)
+                time.sleep(0.01)
+            # The pauses are 2 s, 4 s and so on.
+            assert len(server.requests) <= 1 + (time.monotonic() - started) / 2
+
+
+def test_a_password_does_not_follow_a_redirect() -> None:
+    with Misbehaving(OK) as other, Misbehaving(status(302, f"Location: {other.url}/\r\n")) as server:
+        with pytest.raises(GatewayError, match="answers 302"):
+            Gateway(server.url, "trainer", SECRET).started_seconds("n")
+        assert server.requests
+        assert other.requests == []
+
+
 def test_importing_it_pulls_in_no_server_library() -> None:
     heavy = ["uvicorn", "starlette", "pydantic", "requests", "yaml", "rich", "pynvml", "numpy", "prometheus_client"]
     text = f"import sys, carbon_exporter.push; print([name for name in {heavy} if name in sys.modules])"

@@ -35,6 +35,7 @@ bench: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml requirements-dev.txt
 	@echo "Setting up $(VENV) (once) ..."
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || scripts/real-parts python3-venv
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --require-hashes -r requirements-dev.txt
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .

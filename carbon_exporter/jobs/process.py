@@ -18,7 +18,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from carbon_exporter import settings
 from carbon_exporter.model import JobUse, Json, ResolverReading, Roots, training_job_name
-from carbon_exporter.procfs import Process, read_environment, read_process
+from carbon_exporter.procfs import Process, parse_process, read_environment, read_process_line
 
 LABEL: Final = "CARBON_TRAINING_JOB"
 GROUP: Final = "CARBON_TRAINING_GROUP"
@@ -45,6 +45,8 @@ class _Member:
     training_job: str
     group: str = ""
     devices: frozenset[str] = frozenset()
+    line: bytes = b""
+    """Its line of /proc/PID/stat, or b"" where it was not kept."""
 
 
 @dataclass(slots=True)
@@ -91,15 +93,16 @@ class ProcessResolver:
         rises: dict[int, tuple[float, float]] = {}
         gone = []
         for pid, member in list(self._members.items()):
-            last = member.process
-            now = self._read_process(pid) if pid in pids else None
+            line = self._read_line(pid) if pid in pids else b""
+            if line and line == member.line:
+                continue
+            last, now = member.process, _parsed(line)
             if now is None or now.start_ticks != last.start_ticks:
                 gone.append(self._members.pop(pid))
                 self._known.discard(pid)
                 continue
-            member.process = now
-            if now != last:
-                rises[pid] = (now.own_seconds - last.own_seconds, now.children_seconds - last.children_seconds)
+            member.process, member.line = now, line
+            rises[pid] = (now.own_seconds - last.own_seconds, now.children_seconds - last.children_seconds)
         inherited = self._inherited(gone)
         for pid, (own, children) in rises.items():
             rise = own + max(0.0, children - inherited.get(pid, 0.0))
@@ -131,7 +134,7 @@ class ProcessResolver:
             candidates = pids
         # A process between fork and exec still has its parent's environment: look at it once more at the next tick.
         self._young, self._known = new, pids
-        processes = [p for pid in candidates if (p := self._read_process(pid)) is not None]
+        processes = [p for pid in candidates if (p := _parsed(self._read_line(pid))) is not None]
         too_many: set[str] = set()
         for process in sorted(processes, key=lambda found: found.start_ticks):
             member = self._examine(process)
@@ -156,7 +159,8 @@ class ProcessResolver:
             self._leave(before)
         job = self._jobs.setdefault(member.training_job, _Job(self._user(pid)))
         ticks_per_second = os.sysconf("SC_CLK_TCK")
-        if before is None and process.start_ticks / ticks_per_second >= self._reads[0]:
+        # The kernel cuts a start time down to a whole tick.
+        if before is None and (process.start_ticks + 1) / ticks_per_second >= self._reads[0]:
             job.cpu_seconds += process.own_seconds + process.children_seconds
         job.pids.add(pid)
         job.last_use = None
@@ -190,11 +194,11 @@ class ProcessResolver:
             self._warned.add(key)
             _log.warning("%s", message)
 
-    def _read_process(self, pid: int) -> Process | None:
+    def _read_line(self, pid: int) -> bytes:
         try:
-            return read_process(self._proc, pid)
-        except (OSError, ValueError):
-            return None  # it ended meanwhile
+            return read_process_line(self._proc, pid)
+        except OSError:
+            return b""  # it ended meanwhile
 
     def _user(self, pid: int) -> str:
         try:
@@ -247,6 +251,13 @@ class ProcessResolver:
         self._jobs = jobs
         self._members = {member.process.pid: member for member in members}
         self._reads = (read_seconds, read_seconds)
+
+
+def _parsed(line: bytes) -> Process | None:
+    try:
+        return parse_process(line)
+    except (ValueError, IndexError):
+        return None  # it ended while it was read
 
 
 def _visible_devices(environment: dict[str, str]) -> frozenset[str]:

@@ -53,6 +53,22 @@ class ScriptedProc:
         (self.root / str(pid)).rmdir()
 
 
+class Stateless:
+    """A source without anything to save or to close; `read` is the test's."""
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
+    def close(self):
+        pass
+
+    def describe(self):
+        return ""
+
+
 class ScriptedNode:
     """A node agent's loop over scripted trees, ticked by hand; `ticks` are those published."""
 

@@ -69,7 +69,10 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("opened", "message"),
     [
-        (lambda roots: open_sources({"rappl": {}}, roots, 0.0), r"sources\.rappl: unknown key; known keys here: .*rapl"),
+        (
+            lambda roots: open_sources({"rappl": {}}, roots, 0.0),
+            r"sources\.rappl: unknown key; known keys here: .*rapl",
+        ),
         (lambda roots: open_sources({"rapl": {"x": 1}}, roots, 0.0), r"sources\.rapl\.x: unknown key"),
         (lambda roots: open_resolvers({"process": {"full_scan_seconds": -1}}, roots), r"jobs\.process\.full_scan_s"),
         (lambda _: open_provider("statik", {}, ""), r"intensity\.provider: 'statik' is unknown; known: static"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from scripted import ScriptedNode
+from scripted import ScriptedNode, Stateless
 
 from carbon_exporter import metrics
 from carbon_exporter.metrics import Family, Renderer
@@ -17,7 +17,7 @@ from carbon_exporter.node.exposition import families
 BANNED = ("_kwh", "_milliwatts", "_percent", "_per_kwh", "_microjoules", "_celsius", "_kilograms")
 
 
-class Gpus:
+class Gpus(Stateless):
     """Two GPUs, one of them in MIG mode, as sources/nvml.py delivers them."""
 
     def __init__(self):
@@ -37,18 +37,6 @@ class Gpus:
             ),
             failures=("GPU-2 is lost",) if self.reads == 2 else (),
         )
-
-    def state(self):
-        return {}
-
-    def restore(self, state):
-        pass
-
-    def close(self):
-        pass
-
-    def describe(self):
-        return ""
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 import threading
 
 import pytest
-from scripted import ScriptedNode
+from scripted import ScriptedNode, Stateless
 
 from carbon_exporter.model import SourceReading
 
@@ -91,26 +91,14 @@ def test_a_source_that_fails_is_loud_once_counted_and_absent_and_loses_nothing(n
     assert node.joules("bert") == pytest.approx(100.0)
 
 
-class Exploding:
+class Exploding(Stateless):
     """A source with a bug."""
 
     def read(self, now_seconds):
         raise RuntimeError("boom")
 
-    def state(self):
-        return {}
 
-    def restore(self, state):
-        pass
-
-    def close(self):
-        pass
-
-    def describe(self):
-        return ""
-
-
-class Nothing(Exploding):
+class Nothing(Stateless):
     """A source without hardware."""
 
     def read(self, now_seconds):

@@ -7,7 +7,7 @@ and the node agent renders at every tick.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Room = Literal["node", "intensity", "pushed", "forecast"]
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -287,15 +287,21 @@ def contract() -> tuple[Metric, ...]:
     return tuple(value for value in globals().values() if isinstance(value, Metric))
 
 
+class _Line(NamedTuple):
+    series: str
+    value: float
+    text: str
+
+
 class Renderer:
-    """Writes families as Prometheus text; keeps the text of the label sets that the last page used."""
+    """Writes families as Prometheus text; keeps the lines of the last page, for most of them come again."""
 
     def __init__(self) -> None:
-        self._series: dict[str, dict[tuple[str, ...], str]] = {}
+        self._lines: dict[str, dict[tuple[str, ...], _Line]] = {}
 
     def render(self, families: Iterable[Family]) -> bytes:
         """The exposition of `families`; one without samples is left out."""
-        known, self._series = self._series, {}
+        known, self._lines = self._lines, {}
         lines: list[str] = []
         for family in families:
             if not family.samples:
@@ -303,10 +309,14 @@ class Renderer:
             metric = family.metric
             lines.append(f"# HELP {metric.name} {_escape_help(metric.help)}")
             lines.append(f"# TYPE {metric.name} {metric.kind}")
-            before, after = known.get(metric.name, {}), self._series.setdefault(metric.name, {})
+            before, after = known.get(metric.name, {}), self._lines.setdefault(metric.name, {})
             for values, value in family.samples:
-                after[values] = series = before.get(values) or _series(metric, values)
-                lines.append(f"{series} {_number(value)}")
+                line = before.get(values)
+                if line is None or line.value != value:
+                    series = _series(metric, values) if line is None else line.series
+                    line = _Line(series, value, f"{series} {_number(value)}")
+                after[values] = line
+                lines.append(line.text)
         lines.append("")
         return "\n".join(lines).encode()
 

@@ -64,21 +64,33 @@ def read_host_cpu(proc: Path) -> HostCpu:
 
 
 def read_process(proc: str, pid: int) -> Process:
-    """The process `pid` from /proc/PID/stat.
+    """The process `pid` from /proc/PID/stat; raises as the two below do."""
+    return parse_process(read_process_line(proc, pid))
+
+
+def read_process_line(proc: str, pid: int) -> bytes:
+    """/proc/PID/stat; as long as a process sleeps it stays the same.
 
     Raises:
         OSError: it is gone (FileNotFoundError, ProcessLookupError), or the kernel refuses.
-        ValueError: the line is not what proc(5) describes.
     """
     descriptor = os.open(f"{proc}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        text = os.read(descriptor, 4096)  # one read: the kernel gives this line whole, and it is the loop's main cost
+        return os.read(descriptor, 4096)  # one read: the kernel gives this line whole, and it is the loop's main cost
     finally:
         os.close(descriptor)
+
+
+def parse_process(line: bytes) -> Process:
+    """The process that `read_process_line` read.
+
+    Raises:
+        ValueError, IndexError: the line is not what proc(5) describes.
+    """
     # The command may hold spaces and parentheses: the fields begin after the last one.
-    fields = text[text.rindex(b")") + 2 :].split(None, 20)
+    fields = line[line.rindex(b")") + 2 :].split(None, 20)
     return Process(
-        pid=pid,
+        pid=int(line[: line.index(b"(")]),
         parent=int(fields[1]),
         start_ticks=int(fields[19]),
         own_seconds=(int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND,

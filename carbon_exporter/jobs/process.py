@@ -229,7 +229,7 @@ class ProcessResolver:
             "read_seconds": self._reads[1],
             "jobs": {name: [job.cpu_seconds, job.user] for name, job in self._jobs.items()},
             "members": [
-                [list(member.process), member.training_job, member.group, sorted(member.devices)]
+                [member.process, member.training_job, member.group, [*member.devices]]
                 for member in self._members.values()
             ],
         }

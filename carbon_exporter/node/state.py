@@ -100,5 +100,6 @@ class StateFile:
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
+        text = json.dumps(document, separators=(",", ":"), check_circular=False)
+        partial.write_bytes(text.encode())
         partial.replace(self.path)

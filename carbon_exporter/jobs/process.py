@@ -77,7 +77,7 @@ class ProcessResolver:
     def read(self, now_seconds: float) -> ResolverReading:
         """The jobs with a process alive now; a job's CPU time counts from the reading before it was first seen."""
         try:
-            pids = {int(name) for name in os.listdir(self._proc) if name.isdigit()}  # noqa: PTH208
+            pids = set(map(int, filter(str.isdigit, os.listdir(self._proc))))  # noqa: PTH208
         except OSError as error:
             return ResolverReading(failures=(f"{self._proc} cannot be listed: {error.strerror}",))
         gone = self._advance(pids)

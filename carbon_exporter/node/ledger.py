@@ -284,18 +284,23 @@ def cpu_shares(last: Uses, now: Uses) -> tuple[Mapping[str, float], float]:
     return {name: seconds / busy for name, seconds in used.items() if seconds > 0}, busy / capacity
 
 
-def _account_to_json(account: Account) -> list[Any]:
+def _account_to_json(account: Account) -> Json:
     use = account.use
-    return [
-        *(use.resolver, use.cpu_seconds, use.group, use.user, use.pod_namespace),
-        *(account.last_seen_seconds, account.energy_joules, account.emissions_grams),
-        *(account.cpu_seconds, account.gpus),
-    ]
+    return {
+        "use": [use.resolver, use.cpu_seconds, use.group, use.user, use.pod_namespace],
+        "last_seen_seconds": account.last_seen_seconds,
+        "energy": account.energy_joules,
+        "emissions": account.emissions_grams,
+        "cpu_seconds": account.cpu_seconds,
+        "gpus": account.gpus,
+    }
 
 
 def _account_from_json(name: str, state: Any) -> Account:
-    resolver, use_seconds, group, user, pod_namespace, last_seen_seconds, energy, emissions, cpu_seconds, gpus = state
-    use = JobUse(name, resolver, float(use_seconds), group=group, user=user, pod_namespace=pod_namespace)
-    energy_joules = {component: float(joules) for component, joules in energy.items()}
-    emissions_grams = {component: float(grams) for component, grams in emissions.items()}
-    return Account(use, float(last_seen_seconds), energy_joules, emissions_grams, float(cpu_seconds), int(gpus))
+    resolver, cpu_seconds, group, user, pod_namespace = state["use"]
+    use = JobUse(name, resolver, float(cpu_seconds), group=group, user=user, pod_namespace=pod_namespace)
+    energy = {component: float(joules) for component, joules in state["energy"].items()}
+    emissions = {component: float(grams) for component, grams in state["emissions"].items()}
+    return Account(
+        use, float(state["last_seen_seconds"]), energy, emissions, float(state["cpu_seconds"]), int(state["gpus"])
+    )

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any, Final
 
 import uvicorn
@@ -61,6 +62,7 @@ class WebServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            date_header=False,  # BoundedProtocol makes it
             headers=config.headers,
             timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
@@ -105,10 +107,7 @@ class WebServer:
 
 
 class QuietServer(uvicorn.Server):
-    """uvicorn looks ten times a second whether it is to end, at a fifth of the node agent's CPU time; this one sleeps.
-
-    Once a second it renews the header Date.
-    """
+    """uvicorn looks ten times a second whether it is to end, a fifth of the node agent's CPU time; this one sleeps."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -118,10 +117,8 @@ class QuietServer(uvicorn.Server):
         """Wait until the server is to end."""
         loop, told = asyncio.get_running_loop(), asyncio.Event()
         self._wake = lambda: loop.call_soon_threadsafe(told.set)
-        waiting = asyncio.ensure_future(told.wait())
-        while not await self.on_tick(0):
-            await asyncio.wait({waiting}, timeout=1)
-        waiting.cancel()
+        if not await self.on_tick(0):
+            await told.wait()
 
     def leave(self) -> None:
         """End the server, from any thread and at any time."""
@@ -199,6 +196,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._deadline is None:
             self._expect_request()
         super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """The parser's callback: a request begins. Its answer's Date is made now, by no timer."""
+        date = formatdate(usegmt=True).encode()
+        self.server_state.default_headers = [(b"date", date), *self.config.encoded_headers]
+        super().on_message_begin()
 
     def on_message_complete(self) -> None:
         """The parser's callback: the request is there."""

@@ -11,7 +11,7 @@ demo: $(VENV)/ready
 	@$(BIN)/carbon-exporter demo $(if $(KEEP),--keep)
 
 test: $(VENV)/ready
-	@scripts/real-parts prometheus prometheus-pushgateway prometheus-alertmanager prometheus-node-exporter gcc libc6-dev
+	@scripts/real-parts prometheus prometheus-pushgateway prometheus-alertmanager prometheus-node-exporter gcc libc6-dev curl
 	@$(BIN)/python -m pytest
 
 test-fast: $(VENV)/ready

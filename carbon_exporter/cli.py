@@ -101,10 +101,9 @@ def run_node(arguments: argparse.Namespace) -> int:
     latest = _Latest()
     sampler = agent.build_sampler(config, latest.publish)
     description = "Energy and CO2eq of this node and of the training jobs on it."
-    stop = _stop_on_signals()
     server = _serve(arguments, latest, "carbon-exporter node", description)
     try:
-        agent.run(sampler, stop)
+        agent.run(sampler, _stop_on_signals())
     finally:
         server.stop()
     return 0
@@ -121,10 +120,9 @@ def run_forecast(arguments: argparse.Namespace) -> int:
     service = forecast.build(validated(Settings, config.forecast, "forecast"))
     latest = _Latest()
     description = "What every training job will have used and emitted at its end."
-    stop = _stop_on_signals()
     server = _serve(arguments, latest, "carbon-exporter forecast", description)
     try:
-        service.run(stop, latest.publish)
+        service.run(_stop_on_signals(), latest.publish)
     finally:
         server.stop()
     return 0

@@ -17,6 +17,7 @@ from powercap import two_sockets
 from carbon_exporter.demo.servers import Server, ServerError, free_port, prometheus, running
 from carbon_exporter.forecast.promql import Client
 
+pytestmark = pytest.mark.slow
 INTERVAL = 0.2
 JOB = f"bert-{os.getpid()}"  # other processes of this host may be jobs too
 BURN = "import time\nwhile True:\n    sum(range(20000)); time.sleep(0.001)"
@@ -86,7 +87,6 @@ def wait_until(condition, seconds=20.0):
 
 
 @pytest.mark.real
-@pytest.mark.slow
 def test_a_killed_and_restarted_agent_loses_none_of_the_jobs_joules(agent, tmp_path, need):
     """kill -9 in mid-run: what Prometheus has of the job in the end is what the hardware counted."""
     need("prometheus")
@@ -119,7 +119,6 @@ def test_a_killed_and_restarted_agent_loses_none_of_the_jobs_joules(agent, tmp_p
     assert dark[0].value >= 3.0
 
 
-@pytest.mark.slow
 def test_the_books_close_on_a_moving_host_with_wraps_over_a_kill(agent):
     with training(JOB), agent.tree.moving(), agent.server:
         time.sleep(3)

@@ -21,15 +21,15 @@ from carbon_exporter.demo.servers import Server, ServerError, free_port
 GPUS = 8
 SAMPLING_SECONDS = 1.0
 BUSY_JOBS = 20
-"""So many of the jobs use 2 % of a CPU each, the others sleep."""
+"""So many of the jobs use 1 % of a CPU each, enough that their CPU time rises in every second; the others sleep."""
 _SLEEP = ["sleep", "infinity"]
 _BUSY = """
 import time
 while True:
-    end = time.thread_time() + 0.004
+    end = time.thread_time() + 0.01
     while time.thread_time() < end:
         pass
-    time.sleep(0.2)
+    time.sleep(1)
 """
 
 

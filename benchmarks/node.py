@@ -125,8 +125,7 @@ def measure_scrapes(host: Host, size: Size, advance: Advance) -> Iterator[Measur
 def measure_sampling(host: Host, size: Size, advance: Advance) -> Iterator[Measure]:
     """CPU time and memory of the agent, by itself and while several scrapers take every page."""
     agent = node_agent(host)
-    spent = {0: 0.0, SCRAPERS: 0.0}
-    lasted = {0: 0.0, SCRAPERS: 0.0}
+    percents: dict[int, list[float]] = {0: [], SCRAPERS: []}
     resident = {0: 0.0, SCRAPERS: 0.0}
     loop_seconds: list[float] = []
     with training_jobs(SAMPLING_JOBS, host), agent, contextlib.ExitStack() as stack:
@@ -140,17 +139,17 @@ def measure_sampling(host: Host, size: Size, advance: Advance) -> Iterator[Measu
                 loop_seconds += [fixed_loop_seconds() for _ in range(5)]
                 cpu_before, before = cpu_seconds(pid), time.monotonic()
                 _scrape_for(size.window_seconds, scrapers[:count])
-                spent[count] += cpu_seconds(pid) - cpu_before
-                lasted[count] += time.monotonic() - before
+                spent, lasted = cpu_seconds(pid) - cpu_before, time.monotonic() - before
+                percents[count].append(100 * spent / lasted)
                 advance(1)
         resident[SCRAPERS] = memory(pid).now_megabytes
         peak = memory(pid).peak_megabytes
-    percents = {count: 100 * spent[count] / lasted[count] for count in spent}
-    alone, scraped = percents[0], percents[SCRAPERS]
+    alone, scraped = statistics.mean(percents[0]), statistics.mean(percents[SCRAPERS])
     load = f"{SAMPLING_JOBS} jobs, {GPUS} GPUs"
     yield Measure(f"CPU time per second, {load}", 10 * alone, "ms")
     yield Measure("share of one core", alone, "%", value_target=CORE_PERCENT)
     yield Measure(f"share of one core, {_scrapers(SCRAPERS)}", scraped, "%", alone, None, CORE_PERCENT)
+    yield Measure("share of one core, calmest window", min(percents[0]), "%")
     yield Measure(f"RSS, {load}", resident[0], "MB", value_target=MEGABYTES)
     yield Measure(f"RSS, {_scrapers(SCRAPERS)}", resident[SCRAPERS], "MB", resident[0], None, MEGABYTES)
     yield Measure("RSS at its highest", peak, "MB", value_target=MEGABYTES)
@@ -219,7 +218,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.node", description="Measures the node agent.")
     parser.add_argument("--quick", action="store_true", help="under a minute, with less certain figures")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that everything started is ended then, too
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # so that everything started is ended then, too
     console = Console()
     console.print(machine(), soft_wrap=True)
     try:

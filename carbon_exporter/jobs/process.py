@@ -229,7 +229,7 @@ class ProcessResolver:
             "read_seconds": self._reads[1],
             "jobs": {name: [job.cpu_seconds, job.user] for name, job in self._jobs.items()},
             "members": [
-                [member.process, member.training_job, member.group, [*member.devices]]
+                [tuple(member.process), member.training_job, member.group, [*member.devices]]
                 for member in self._members.values()
             ],
         }
@@ -264,7 +264,7 @@ def _visible_devices(environment: dict[str, str]) -> frozenset[str]:
     """The GPUs named in CUDA_VISIBLE_DEVICES: indices, GPU- or MIG- names; CUDA ignores all after a -1."""
     names: list[str] = []
     for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(","):
-        if not name.strip() or name.strip().startswith("-"):
+        if not name.strip() or name.strip().startswith("-") or not name.isascii():
             break
         names.append(name.strip())
     return frozenset(names)

@@ -1,11 +1,12 @@
 """The node agent's memory over restarts: one JSON file, replaced whole, believed only if it is this host's own."""
 
-import json
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import orjson
 
 from carbon_exporter.model import ConfigurationError, Json, Roots
 from carbon_exporter.procfs import read_boot_id
@@ -61,9 +62,9 @@ class StateFile:
             _log.warning("%s: %s; counters start from 0", self.path, error.strerror)
             return None
         try:
-            document = json.loads(text)
+            document = orjson.loads(text)
             schema, host, boot_id, body = (document[key] for key in ("schema", "host", "boot_id", "body"))
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             self.set_aside("is torn or no state file")
             return None
         if schema != SCHEMA:
@@ -100,6 +101,6 @@ class StateFile:
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(self.path.name + ".partial")
-        text = json.dumps(document, separators=(",", ":"), check_circular=False)
-        partial.write_bytes(text.encode())
+        # The standard library's json would take a quarter of a tick's CPU time for the accounts of 200 jobs.
+        partial.write_bytes(orjson.dumps(document))
         partial.replace(self.path)

@@ -2,10 +2,12 @@
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import requests
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +16,7 @@ from carbon_exporter.config import Config
 from carbon_exporter.model import ConfigurationError, DeviceReading, Roots, Source, SourceReading
 from carbon_exporter.node.agent import boottime_seconds
 from carbon_exporter.node.state import StateFile, this_host
-from carbon_exporter.plugins import absence_of, open_provider, open_resolvers, open_sources
+from carbon_exporter.plugins import absence_of, open_provider, open_resolvers, open_sources, stand_ins
 from carbon_exporter.web.server import listen
 
 Status = Literal["ok", "estimated", "absent", "broken"]
@@ -60,11 +62,13 @@ def find(
 ) -> Iterator[Finding]:
     """The findings on this host, energy sources first."""
     roots = config.node.roots()
-    sources = open_sources(config.sources, roots, clock())
-    before = {name: _devices(source.read(clock())) for name, source in sources.items()}
+    sources = open_sources(config.sources, roots)
+    originals = stand_ins(sources)
+    before = {name: source.read(clock()) for name, source in sources.items()}
     wait(WATCH_SECONDS)
     for name, source in sources.items():
-        yield from _check_source(name, source, before[name], clock())
+        if name not in originals or not before[originals[name]].present:
+            yield from _check_source(name, source, _devices(before[name]), clock())
         source.close()
     yield from _check_jobs(config, roots, clock())
     yield _check_intensity(config)
@@ -126,10 +130,13 @@ def _check_state(config: Config, roots: Roots) -> Finding:
         host = this_host(roots)
     except ConfigurationError as error:
         return Finding("state", "broken", str(error))
-    probe = StateFile(path.with_name(path.name + ".check"), host)
     try:
+        StateFile(path, host)
+        probe = StateFile(path.with_name(path.name + ".check"), host)
         probe.save({})
         probe.path.unlink()
+    except ConfigurationError as error:
+        return Finding("state", "broken", str(error))
     except OSError as error:
         cure = "make the folder writable, or set node.state_file"
         return Finding("state", "broken", f"{path}: {error.strerror}; {cure}")
@@ -140,5 +147,22 @@ def _check_address(listen_address: str) -> Finding:
     try:
         listen(listen_address).close()
     except ConfigurationError as error:
+        if _is_ours(listen_address):
+            return Finding("web", "ok", f"a carbon-exporter is serving on {listen_address}")
         return Finding("web", "broken", str(error))
     return Finding("web", "ok", f"{listen_address} is free to listen on")
+
+
+def _is_ours(listen_address: str) -> bool:
+    """Whether what listens there already is a carbon-exporter: by its health page, or by its name where it asks who."""
+    address = f"127.0.0.1{listen_address}" if listen_address.startswith(":") else listen_address
+    for scheme in ("http", "https"):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # only its name is asked for: no certificate need be trusted for that
+                answer = requests.get(f"{scheme}://{address}/-/healthy", timeout=2, verify=False)  # noqa: S501
+        except requests.RequestException:
+            continue
+        if "carbon-exporter" in answer.text + answer.headers.get("WWW-Authenticate", ""):
+            return True
+    return False

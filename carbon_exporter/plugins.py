@@ -1,48 +1,41 @@
 """Finds sources, resolvers and providers by the names of their files: sources/rapl.py is `rapl` in the configuration.
 
 A module offers a class `Settings` and one function: open_source(settings, roots), open_resolver(settings, roots)
-or open_provider(settings, grid_zone). A source may name another one as STANDS_IN_FOR: then it is left out where that
-one has hardware to read. It may say in ABSENT why its hardware may be missing and what to do, for `check`.
+or open_provider(settings, grid_zone). A source may name another one as STANDS_IN_FOR: then it is read only while that
+one has no hardware to read. It may say in ABSENT why its hardware may be missing and what to do, for `check`.
 """
 
 import importlib
-import logging
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
 from carbon_exporter.model import ConfigurationError, IntensityProvider, Resolver, Roots, Source
 from carbon_exporter.settings import Settings, validated
 
-_log = logging.getLogger(__name__)
 
-
-def open_sources(sections: Mapping[str, Any], roots: Roots, now_seconds: float) -> dict[str, Source]:
-    """Every source that is not switched off and not stood in for, by name.
+def open_sources(sections: Mapping[str, Any], roots: Roots) -> dict[str, Source]:
+    """Every source that is not switched off, by name; stand-ins last. One whose original is switched off is, too.
 
     Raises:
         ConfigurationError: a section that is no source, or a bad setting in it.
     """
-    chosen = list(_chosen("sources", sections))
-    sources: dict[str, Source] = {name: module.open_source(settings, roots) for name, module, settings in chosen}
-    by_name = {name: (module, settings) for name, module, settings in chosen}
-    for name, module, _ in chosen:
-        real = getattr(module, "STANDS_IN_FOR", None)
-        if real in by_name and _is_present(*by_name[real], roots, now_seconds):
-            sources.pop(name).close()
-        elif real is not None:
-            _log.info("%s stands in for %s: %s", name, real, sources[name].describe())
-    return sources
+    chosen = {name: (module, settings) for name, module, settings in _chosen("sources", sections)}
+    originals = {name: _original(module) for name, (module, _) in chosen.items()}
+    names = [name for name, original in originals.items() if original is None or original in chosen]
+    names.sort(key=lambda name: originals[name] is not None)
+    return {name: chosen[name][0].open_source(chosen[name][1], roots) for name in names}
 
 
-def _is_present(module: ModuleType, settings: Settings, roots: Roots, now_seconds: float) -> bool:
-    """Whether a source has hardware; asked of one of its own, so that no counter starts before the first tick."""
-    probe: Source = module.open_source(settings, roots)
-    try:
-        return probe.read(now_seconds).present
-    finally:
-        probe.close()
+def stand_ins(sources: Iterable[str]) -> dict[str, str]:
+    """Of these sources, those that are read only while another one's hardware is not there, with that one's name."""
+    originals = {name: _original(importlib.import_module(f"carbon_exporter.sources.{name}")) for name in sources}
+    return {name: original for name, original in originals.items() if original is not None}
+
+
+def _original(module: ModuleType) -> str | None:
+    return getattr(module, "STANDS_IN_FOR", None)
 
 
 def open_resolvers(sections: Mapping[str, Any], roots: Roots) -> dict[str, Resolver]:

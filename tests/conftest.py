@@ -3,12 +3,13 @@
 import ctypes
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pynvml
 import pytest
 from nvml_shim import Shim, build
+from scripted import ScriptedNode
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -53,3 +54,10 @@ def load_nvml(monkeypatch, tmp_path) -> Callable[[Path], Shim]:
         return shim
 
     return put
+
+
+@pytest.fixture
+def scripted_node(tmp_path) -> Iterator[ScriptedNode]:
+    node = ScriptedNode(tmp_path)
+    yield node
+    node.sampler.close()

@@ -79,10 +79,13 @@ class ScriptedNode:
         self.now = 100.0
         self.wall_clock = wall_clock
         self.ticks = []
-        self.sampler = self.start()
+        self.sampler = None
+        self.start()
 
     def start(self, **sources) -> Sampler:
         """A fresh agent on the same host, as after a restart."""
+        if self.sampler is not None:
+            self.sampler.close()
         roots = Roots(self.tree.sysfs, self.proc.root)
         self.sampler = Sampler(
             sources=sources or {"rapl": rapl.open_source(rapl.Settings(), roots)},

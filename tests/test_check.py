@@ -11,6 +11,8 @@ from scripted import ScriptedProc
 
 from carbon_exporter import check
 from carbon_exporter.config import load_config
+from carbon_exporter.web.server import WebServer
+from carbon_exporter.web.site import Site
 
 
 class Host:
@@ -98,6 +100,23 @@ def test_a_taken_port_is_broken_with_its_cure(host):
         (finding,) = of(host.find(address=address), "web")
     assert finding.status == "broken"
     assert "--web.listen-address" in finding.text
+
+
+def test_a_port_on_which_the_agent_serves_already_is_well(host):
+    server = WebServer(Site("t", "d", metrics=lambda: None, ready=lambda: True), "127.0.0.1:0")
+    server.start()
+    try:
+        (finding,) = of(host.find(address=server.address), "web")
+    finally:
+        server.stop()
+    assert finding == check.Finding("web", "ok", f"a carbon-exporter is serving on {server.address}")
+
+
+def test_a_state_file_that_is_a_folder_is_broken(host, tmp_path):
+    (tmp_path / "state" / "node.json").mkdir(parents=True)
+    (finding,) = of(host.find(), "state")
+    assert finding.status == "broken"
+    assert "is a folder" in finding.text
 
 
 def test_a_state_folder_that_cannot_be_made_is_broken(host, tmp_path):

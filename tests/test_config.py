@@ -36,7 +36,7 @@ def test_a_full_file(tmp_path):
     assert config.pue == 1.3
     provider = open_provider(config.intensity.provider, config.intensity.sections, config.intensity.grid_zone)
     assert provider.current().grams_per_kilowatt_hour == 120
-    assert "nvml" not in open_sources(config.sources, Roots(tmp_path, tmp_path), 0.0)
+    assert "nvml" not in open_sources(config.sources, Roots(tmp_path, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_a_missing_file_is_named(tmp_path):
     ("opened", "message"),
     [
         (
-            lambda roots: open_sources({"rappl": {}}, roots, 0.0),
+            lambda roots: open_sources({"rappl": {}}, roots),
             r"sources\.rappl: unknown key; known keys here: .*rapl",
         ),
-        (lambda roots: open_sources({"rapl": {"x": 1}}, roots, 0.0), r"sources\.rapl\.x: unknown key"),
+        (lambda roots: open_sources({"rapl": {"x": 1}}, roots), r"sources\.rapl\.x: unknown key"),
         (lambda roots: open_resolvers({"process": {"full_scan_seconds": -1}}, roots), r"jobs\.process\.full_scan_s"),
         (lambda _: open_provider("statik", {}, ""), r"intensity\.provider: 'statik' is unknown; known: static"),
         (lambda _: open_provider("static", {"static": {"grams_per_kilowatt_hour": 1e9}}, ""), r"intensity\.static\."),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from scripted import ScriptedNode, Stateless
+from scripted import Stateless
 
 from carbon_exporter import metrics
 from carbon_exporter.metrics import Family, Renderer
@@ -40,8 +40,8 @@ class Gpus(Stateless):
 
 
 @pytest.fixture
-def page(tmp_path, monkeypatch):
-    node = ScriptedNode(tmp_path)
+def page(scripted_node, monkeypatch):
+    node = scripted_node
     package = node.tree.add("intel-rapl:0", "package-0", watts=0.0)
     node.tree.add("intel-rapl:1", "package-1-die-1", watts=0.0)
     node.start(nvml=Gpus(), **node.sampler._sources)
@@ -84,8 +84,8 @@ def test_every_published_name_label_and_type_is_in_the_contract(page):
             assert set(sample.labels) <= set(metric.labels)
 
 
-def test_a_page_without_gpus_or_jobs_says_nothing_of_them(tmp_path):
-    node = ScriptedNode(tmp_path)
+def test_a_page_without_gpus_or_jobs_says_nothing_of_them(scripted_node):
+    node = scripted_node
     node.tree.add("intel-rapl:0", "package-0", watts=0.0)
     node.tick()
     text = Renderer().render(families(node.tick())).decode()

@@ -159,6 +159,16 @@ def test_a_declared_index_is_not_believed_where_gpus_differ():
     assert ledger.unattributed_joules["gpu", "idle"] == pytest.approx(18.0)
 
 
+def test_jobs_that_each_see_their_gpu_as_number_0_get_their_own():
+    """Containers and Slurm number the GPUs of each job from 0; a process on a GPU says where the job really is."""
+    jobs = [job("a", pids=[1], devices=["0"]), job("b", pids=[2], devices=["0"])]
+    first = [gpu(0.0, pids=[1]), gpu(0.0, index=1, pids=[2])]
+    later = [gpu(1000.0, pids=[1]), gpu(3000.0, index=1, pids=[2])]
+    ledger = post_two((first, jobs, host(0, 0)), (later, jobs, host(1, 40)))
+    assert {name: energy(ledger, name, "gpu") for name in "ab"} == {"a": 1000.0, "b": 3000.0}
+    assert {name: ledger.accounts[name].gpus for name in "ab"} == {"a": 1, "b": 1}
+
+
 def test_an_ended_job_stays_for_the_linger_time_and_then_goes():
     ledger = Ledger(600.0)
     ledger.post([package(0.0)], [job("a")], host(0, 0), 0.0, 0.0)
@@ -182,20 +192,48 @@ def test_a_job_that_returns_within_the_linger_time_goes_on():
 def test_after_a_reboot_jobs_keep_their_totals_and_old_baselines_are_dropped():
     ledger = post_two(([package(1000.0)], [job("a")], host(0, 0)), ([package(1100.0)], [job("a", 40.0)], host(40, 40)))
     revived = Ledger(FOREVER)
-    revived.restore(json.loads(json.dumps(ledger.state())), same_boot=False)
+    revived.restore(json.loads(json.dumps(ledger.state())), 20.0, same_boot=False)
     revived.post([package(5.0)], [job("a", 0.0)], host(3, 4), 30.0, 0.0)
     assert energy(revived, "a", "cpu") == pytest.approx(100.0)
     revived.post([package(15.0)], [job("a", 4.0)], host(7, 8), 31.0, 0.0)
     assert energy(revived, "a", "cpu") == pytest.approx(110.0)
 
 
-@pytest.mark.parametrize("spoil", [{"accounts": 3}, {"devices": {"x": [1.0, 99, []]}}, {"uses": [[1]]}, {}])
+def test_after_a_reboot_totals_stay_for_the_linger_time_however_long_the_boot_took():
+    ledger = post_two(([package(0.0)], [job("a")], host(0, 0)), ([package(100.0)], [job("a", 40.0)], host(40, 40)))
+    revived = Ledger(600.0)
+    revived.restore(ledger.state(), 7000.0, same_boot=False)
+    for now, there in ((7500.0, True), (7601.0, False)):
+        revived.post([package(5.0)], [], host(3, 4), now, 0.0)
+        assert ("a" in revived.accounts) == there
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"accounts": 3},
+        {"devices": {"x": [1.0, 99, []]}},
+        {"uses": [[1]]},
+        {"uses": [[{"a": None}, 0.0, 0.0, 4]]},
+        {"unattributed": []},
+        {"unattributed": [["cpu", "idle", 1.0], ["cpu", "system", -1.0]]},
+        {"measured": {"cpu": float("nan")}},
+        {"measured": {"fpga": 1.0}},
+        {"equally_shared": {"cpu": 1.0}},
+        {
+            "accounts": {
+                "a": {"use": ["process", 1.0, "", "", ""], "seen": [1, 1.0], "energy": {"cpu": "x"}, "emissions": {}}
+            }
+        },
+        {},
+    ],
+)
 def test_a_state_of_another_shape_is_refused_and_changes_nothing(spoil):
     ledger = post_two(([package(0.0)], [job("a")], host(0, 0)), ([package(9.0)], [job("a", 40.0)], host(40, 40)))
     state = {**ledger.state(), **spoil} if spoil else {}
     before = ledger.state()
     with pytest.raises((KeyError, TypeError, ValueError, IndexError, AttributeError)):
-        ledger.restore(state, same_boot=True)
+        ledger.restore(state, 0.0, same_boot=True)
     assert ledger.state() == before
 
 
@@ -278,7 +316,7 @@ def test_jobs_and_idle_and_system_are_what_was_measured_whatever_happens(ticks):
         if tick["restart"]:
             state = json.loads(json.dumps(ledger.state()))
             ledger = Ledger(FOREVER)
-            ledger.restore(state, same_boot=True)
+            ledger.restore(state, 0.0, same_boot=True)
         ledger.post(*node.step(tick))
         for component in ("cpu", "dram", "gpu"):
             measured = ledger.measured_joules.get(component, 0.0)

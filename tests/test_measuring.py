@@ -7,15 +7,14 @@ import random
 
 import pytest
 from nvml_shim import ENERGY, NOT_SUPPORTED
-from scripted import ScriptedNode
 
 from carbon_exporter.model import Roots
 from carbon_exporter.sources import nvml
 
 
 @pytest.fixture
-def node(tmp_path):
-    return ScriptedNode(tmp_path)
+def node(scripted_node):
+    return scripted_node
 
 
 def alone(node, cpu, **variables):

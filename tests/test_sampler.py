@@ -1,17 +1,20 @@
 """The loop over a scripted host: nothing is lost in a crash, a gap or a failure."""
 
 import json
+import shutil
 import threading
 
 import pytest
-from scripted import ScriptedNode, Stateless
+from scripted import Stateless
 
-from carbon_exporter.model import SourceReading
+from carbon_exporter.model import ConfigurationError, Roots, SourceReading
+from carbon_exporter.node.state import Host, StateFile
+from carbon_exporter.plugins import open_sources, stand_ins
 
 
 @pytest.fixture
-def node(tmp_path):
-    node = ScriptedNode(tmp_path)
+def node(scripted_node):
+    node = scripted_node
     node.package = node.tree.add("intel-rapl:0", "package-0", watts=0.0)
     node.proc.put(10, start=1, CARBON_TRAINING_JOB="bert")
     node.cpu = 0.0
@@ -91,6 +94,41 @@ def test_a_source_that_fails_is_loud_once_counted_and_absent_and_loses_nothing(n
     assert node.joules("bert") == pytest.approx(100.0)
 
 
+def test_a_second_agent_on_the_same_state_file_is_refused(node):
+    second = StateFile(node.state_path, Host("host-a", "boot-1"))
+    with pytest.raises(ConfigurationError, match=r"node\.state_file: .*in use by another carbon-exporter"):
+        second.lock()
+    node.sampler.close()
+    second.lock()
+    second.unlock()
+
+
+def test_a_failure_whose_text_holds_a_moving_number_is_loud_once(node, caplog):
+    for microjoules in range(300_000_000_000, 300_000_000_005):
+        node.package.show_text(f"{microjoules}\n")
+        node.tick()
+    assert len(caplog.messages) == 1
+
+
+def test_the_estimate_ends_when_rapl_appears(scripted_node):
+    """Joules of one CPU must not be counted by both."""
+    node = scripted_node
+    roots = Roots(node.tree.sysfs, node.proc.root)
+    sources = open_sources({"nvml": False}, roots)
+    node.start(**sources)
+    node.sampler._stand_ins = stand_ins(sources)
+    node.proc.spend(4, 4)
+    assert [device.method for device in node.tick().devices] == ["estimate"]
+    zone = node.tree.add("intel-rapl:0", "package-0")
+    node.tick()
+    zone.spend(5_000_000)
+    tick = node.tick()
+    assert [device.method for device in tick.devices] == ["rapl"]
+    assert "cpu_estimate" not in tick.records
+    zone.show_text("")  # RAPL that cannot be read is no reason to estimate again
+    assert node.tick().devices == ()
+
+
 class Exploding(Stateless):
     """A source with a bug."""
 
@@ -116,7 +154,7 @@ def test_a_bug_in_one_source_stops_no_other(node, caplog):
 
 
 def test_a_state_folder_that_cannot_be_written_is_a_failing_collector_and_no_more(node):
-    node.state_path.parent.rmdir() if node.state_path.parent.exists() else None
+    shutil.rmtree(node.state_path.parent)
     node.state_path.parent.write_text("a file where the folder should be")
     node.tick()
     work(node, 100)

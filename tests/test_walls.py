@@ -27,7 +27,15 @@ ALLOWED = {
     "demo": NOUNS | {"push", "forecast"},
     "__main__": {"cli"},
 }
-PURE = ("counter.py", "model.py", "node/ledger.py", "forecast/energy.py", "forecast/carbon.py", "forecast/scores.py")
+PURE = (
+    "counter.py",
+    "model.py",
+    "node/ledger.py",
+    "node/shares.py",
+    "forecast/energy.py",
+    "forecast/carbon.py",
+    "forecast/scores.py",
+)
 INPUT_OUTPUT = {"os", "time", "socket", "subprocess", "requests", "random", "threading", "logging", "sqlite3"}
 
 

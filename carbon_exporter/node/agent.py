@@ -13,7 +13,7 @@ from carbon_exporter.node.exposition import families
 from carbon_exporter.node.ledger import Ledger
 from carbon_exporter.node.sampler import Sampler, Tick
 from carbon_exporter.node.state import StateFile, this_host
-from carbon_exporter.plugins import open_provider, open_resolvers, open_sources
+from carbon_exporter.plugins import open_provider, open_resolvers, open_sources, stand_ins
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +36,10 @@ def build_sampler(config: Config, publish: Callable[[bytes], None]) -> Sampler:
     def render(tick: Tick) -> None:
         publish(renderer.render(families(tick)))
 
+    sources = open_sources(config.sources, roots)
     return Sampler(
-        sources=open_sources(config.sources, roots, boottime_seconds()),
+        sources=sources,
+        stand_ins=stand_ins(sources),
         resolvers=open_resolvers(config.jobs, roots),
         provider=open_provider(config.intensity.provider, config.intensity.sections, config.intensity.grid_zone),
         ledger=Ledger(node.linger_seconds),

@@ -51,12 +51,15 @@ class Collectors:
         return result
 
     def _speak(self, name: str, failures: frozenset[str]) -> None:
+        """Log what fails newly. A failure is known by what stands before its first ": ": the rest may hold numbers."""
         before = self._loud.get(name, frozenset())
-        for failure in sorted(failures - before):
-            _log.error("%s: %s", name, failure)
+        subjects = {failure.partition(": ")[0]: failure for failure in sorted(failures)}
+        for subject, failure in subjects.items():
+            if subject not in before:
+                _log.error("%s: %s", name, failure)
         if before and not failures:
             _log.info("%s: works again", name)
-        self._loud[name] = failures
+        self._loud[name] = frozenset(subjects)
 
     def forget(self, name: str) -> None:
         """Drop the record of a collector whose hardware is not there."""

@@ -11,17 +11,17 @@ utilisation, equally where that is unknown; nobody's GPU is idle. Each device re
 reading, so a device that could not be read for a while is shared by the CPU time of that while.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Literal, get_args
 
-from carbon_exporter.model import Component, DeviceReading, HostCpu, JobUse, Json
+from carbon_exporter.model import COMPONENTS, Component, DeviceReading, HostCpu, JobUse, Json
+from carbon_exporter.node.shares import SYSTEM_HOLDER, Uses, cpu_shares, gpu_shares, holders_of
 
 Reason = Literal["idle", "system"]
-SYSTEM_HOLDER: Final = ""
-"""Stands among the holders of a GPU for processes of no job; no job has the empty name."""
 
 
 @dataclass(slots=True)
@@ -34,14 +34,6 @@ class Account:
     emissions_grams: dict[Component, float] = field(default_factory=dict)
     cpu_seconds: float = 0.0
     gpus: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Uses:
-    """CPU times at one instant: of every account by name, and of the host. Equal only to itself."""
-
-    cpu_seconds: Mapping[str, float]
-    host: HostCpu
 
 
 @dataclass(slots=True)
@@ -190,19 +182,28 @@ class Ledger:
             },
         }
 
-    def restore(self, state: Json, *, same_boot: bool) -> None:
+    def restore(self, state: Json, now_seconds: float, *, same_boot: bool) -> None:
         """Take up `state()` of an earlier process. After a reboot only the accounts and totals go on.
 
         Raises:
             KeyError, TypeError, ValueError, IndexError, AttributeError: it is no such state; the ledger is unchanged.
         """
-        accounts = {name: _account_from_json(name, account) for name, account in state["accounts"].items()}
-        measured = {component: float(joules) for component, joules in state["measured"].items()}
-        unattributed = {(component, reason): float(joules) for component, reason, joules in state["unattributed"]}
-        equally = {component: float(joules) for component, joules in state["equally_shared"].items()}
-        uses = [Uses(cpu, HostCpu(busy, capacity, cpus)) for cpu, busy, capacity, cpus in state["uses"]]
+        accounts = {str(name): _account_from_json(name, account) for name, account in state["accounts"].items()}
+        measured = _amounts(state["measured"])
+        unattributed = {(component, reason): amount(joules) for component, reason, joules in state["unattributed"]}
+        if unattributed.keys() != {(component, reason) for component in measured for reason in get_args(Reason)}:
+            raise ValueError("idle and system energy of every measured component are needed, and no other")
+        equally = _amounts(state["equally_shared"])
+        if equally.keys() != measured.keys() & {"gpu"}:
+            raise ValueError("equally shared energy is that of GPUs")
+        uses = [
+            Uses(
+                {name: amount(seconds) for name, seconds in cpu.items()}, HostCpu(amount(busy), amount(all_), int(cpus))
+            )
+            for cpu, busy, all_, cpus in state["uses"]
+        ]
         devices = {
-            name: _Device(float(joules), uses[index], frozenset(holders))
+            name: _Device(amount(joules), uses[index], frozenset(map(str, holders)))
             for name, (joules, index, holders) in state["devices"].items()
         }
         self.accounts, self.measured_joules, self.unattributed_joules = accounts, measured, unattributed
@@ -211,79 +212,12 @@ class Ledger:
         if not same_boot:
             for account in self.accounts.values():
                 account.use = JobUse(account.use.training_job, account.use.resolver)
-                account.last_seen_seconds = 0.0
+                account.last_seen_seconds = now_seconds
 
 
 def _rise(now: float, last: float) -> float:
     """How much a cumulative reading rose; one that is smaller than before counts from 0 again."""
     return now - last if now >= last else now
-
-
-def holders_of(device: DeviceReading, gpus: Sequence[DeviceReading], jobs: Sequence[JobUse]) -> frozenset[str]:
-    """The names of the jobs that hold this GPU: by a process on it, or because they say so.
-
-    A declared index is believed only where all GPUs are of one model: CUDA numbers others by speed, not as NVML does.
-    """
-    gpu = device.gpu
-    if gpu is None:
-        return frozenset()
-    alike = len({other.gpu.model for other in gpus if other.gpu is not None}) == 1
-    names = {device.device, *(mig.uuid for mig in gpu.mig)}
-    if alike:
-        names.add(str(gpu.index))
-    holders = {
-        use.training_job
-        for use in jobs
-        if use.pids & gpu.pids or any(_names(declared, names) for declared in use.devices)
-    }
-    if gpu.pids - frozenset().union(*(use.pids for use in jobs)):
-        holders.add(SYSTEM_HOLDER)
-    return frozenset(holders)
-
-
-def _names(declared: str, names: set[str]) -> bool:
-    """Whether `declared` is one of `names`; CUDA takes the beginning of a UUID for the whole."""
-    return declared in names or (
-        declared.startswith(("GPU-", "MIG-")) and any(name.startswith(declared) for name in names)
-    )
-
-
-def gpu_shares(
-    device: DeviceReading, holders: frozenset[str], jobs: Sequence[JobUse]
-) -> tuple[Mapping[str, float], bool]:
-    """How the holders of a GPU share its energy, and whether equally for want of better knowledge.
-
-    The shares of all holders add up to 1; without holders there are none.
-    """
-    if len(holders) < 2:
-        return dict.fromkeys(holders, 1.0), False
-    job_of = {pid: use.training_job for use in jobs for pid in use.pids}
-    weights: dict[str, float] = defaultdict(float)
-    for pid, share in (device.gpu.sm_share_by_pid if device.gpu else {}).items():
-        holder = job_of.get(pid, SYSTEM_HOLDER)
-        if holder in holders:
-            weights[holder] += share
-    total = sum(weights.values())
-    if total <= 0:
-        return dict.fromkeys(holders, 1.0 / len(holders)), True
-    return {name: weight / total for name, weight in weights.items()}, False
-
-
-def cpu_shares(last: Uses, now: Uses) -> tuple[Mapping[str, float], float]:
-    """Each job's share of the CPU time used between two instants, and the host's busy share of all CPU time.
-
-    The shares add up to 1 at most; the rest is processes of no job. Job and host times are read one after the other,
-    so a sum of jobs above the host's own figure is taken for the whole.
-    """
-    before = last.cpu_seconds
-    used = {name: seconds - before.get(name, 0.0) for name, seconds in now.cpu_seconds.items()}
-    used = {name: seconds for name, seconds in used.items() if seconds > 0}
-    of_jobs = sum(used.values())
-    busy = max(0.0, now.host.busy_seconds - last.host.busy_seconds, of_jobs)
-    capacity = max(now.host.capacity_seconds - last.host.capacity_seconds, busy)
-    if busy <= 0 or capacity <= 0:
-        return {}, 0.0
-    return {name: seconds / busy for name, seconds in used.items()}, busy / capacity
 
 
 def _account_to_json(account: Account) -> Json:
@@ -300,7 +234,32 @@ def _account_to_json(account: Account) -> Json:
 def _account_from_json(name: str, state: Any) -> Account:
     resolver, use_seconds, group, user, pod_namespace = state["use"]
     last_seen_seconds, cpu_seconds = state["seen"]
-    use = JobUse(name, resolver, float(use_seconds), group=group, user=user, pod_namespace=pod_namespace)
-    energy = {component: float(joules) for component, joules in state["energy"].items()}
-    emissions = {component: float(grams) for component, grams in state["emissions"].items()}
-    return Account(use, float(last_seen_seconds), energy, emissions, float(cpu_seconds))
+    use = JobUse(
+        str(name),
+        str(resolver),
+        amount(use_seconds),
+        group=str(group),
+        user=str(user),
+        pod_namespace=str(pod_namespace),
+    )
+    energy, emissions = _amounts(state["energy"]), _amounts(state["emissions"])
+    return Account(use, amount(last_seen_seconds), energy, emissions, amount(cpu_seconds))
+
+
+def _amounts(state: Any) -> dict[Component, float]:
+    if not state.keys() <= set(COMPONENTS):
+        raise ValueError(f"unknown component among {list(state)}")
+    return {component: amount(value) for component, value in state.items()}
+
+
+def amount(value: Any) -> float:
+    """`value` as a number that a cumulative total can be.
+
+    Raises:
+        TypeError, ValueError: it is none: not a number, not finite, or negative.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} is no amount")
+    return float(value)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from carbon_exporter.model import (
@@ -26,7 +27,7 @@ from carbon_exporter.model import (
     SourceReading,
 )
 from carbon_exporter.node.collectors import Collectors, Record
-from carbon_exporter.node.ledger import Ledger
+from carbon_exporter.node.ledger import Ledger, amount
 from carbon_exporter.node.state import StateFile
 from carbon_exporter.procfs import read_host_cpu
 
@@ -51,7 +52,8 @@ class Sampler:
     """One node's loop.
 
     Args:
-        sources, resolvers: by name, as plugins.py opens them.
+        sources, resolvers: by name, as plugins.py opens them; stand-ins come after their originals.
+        stand_ins: sources that are read only while another one's hardware is not there, with that one's name.
         provider: the intensity to count with.
         ledger: takes the readings.
         state_file: where the accounts go at every tick, before they are published; None: nowhere.
@@ -78,9 +80,11 @@ class Sampler:
         clock: Callable[[], float],
         collectors: Collectors,
         publish: Callable[[Tick], None],
+        stand_ins: Mapping[str, str] = MappingProxyType({}),
         random: Callable[[], float] = random.random,
     ) -> None:
         self._sources = dict(sources)
+        self._stand_ins = dict(stand_ins)
         self._resolvers = dict(resolvers)
         self._provider = provider
         self._ledger = ledger
@@ -119,7 +123,8 @@ class Sampler:
         intensity = self._provider.current()
         if host is not None:
             grams_per_joule = self._pue * intensity.grams_per_kilowatt_hour / JOULES_PER_KILOWATT_HOUR
-            self._ledger.post(devices, jobs, host, now, grams_per_joule)
+            share = partial(self._ledger.post, devices, jobs, host, now, grams_per_joule)
+            self._collectors.run("ledger", share, lambda _: ())
         self._note_gap(now)
         if self._state_file is not None:
             # Before publishing: what a scraper has seen must not be forgotten by a crash.
@@ -129,7 +134,12 @@ class Sampler:
 
     def _read_devices(self, now: float) -> tuple[DeviceReading, ...]:
         devices: list[DeviceReading] = []
-        for name, source in self._sources.items():
+        for name, source in list(self._sources.items()):
+            original = self._stand_ins.get(name)
+            if original in self._collectors.records:
+                # Its hardware is there now, be it well or not: an estimate beside it would count joules twice.
+                self._retire(name)
+                continue
             reading = self._collectors.run(name, partial(source.read, now), _failures)
             if reading is None:
                 continue
@@ -137,6 +147,12 @@ class Sampler:
             if not reading.present:
                 self._collectors.forget(name)
         return tuple(devices)
+
+    def _retire(self, name: str) -> None:
+        """Close a stand-in for good."""
+        _log.info("%s is there: %s stands in for it no longer", self._stand_ins[name], name)
+        self._sources.pop(name).close()
+        self._collectors.forget(name)
 
     def _read_jobs(self, now: float) -> tuple[JobUse, ...]:
         """The jobs of all resolvers; the first resolver that knows a name has it."""
@@ -162,15 +178,22 @@ class Sampler:
         }
 
     def restore(self) -> None:
-        """Go on from the state file: after a restart in the same boot, the time between is one long interval."""
-        loaded = self._state_file.load() if self._state_file is not None else None
-        if loaded is None or self._state_file is None:
+        """Go on from the state file: after a restart in the same boot, the time between is one long interval.
+
+        Raises:
+            ConfigurationError: another process works with it.
+        """
+        if self._state_file is None:
+            return
+        self._state_file.lock()
+        loaded = self._state_file.load()
+        if loaded is None:
             return
         body, same_boot = loaded
         try:
             sources, resolvers = dict(body["sources"]), dict(body["resolvers"])
-            seconds, gap_seconds = float(body["seconds"]), float(body["gap_seconds"])
-            self._ledger.restore(body["ledger"], same_boot=same_boot)
+            seconds, gap_seconds = amount(body["seconds"]), amount(body["gap_seconds"])
+            self._ledger.restore(body["ledger"], self._clock(), same_boot=same_boot)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             self._state_file.set_aside(f"lacks what this program needs ({error!r})")
             return
@@ -184,7 +207,9 @@ class Sampler:
         self._last_tick, self._gap_seconds = seconds, gap_seconds
 
     def close(self) -> None:
-        """Give back what the sources hold."""
+        """Give back what the sources and the state file hold."""
+        if self._state_file is not None:
+            self._state_file.unlock()
         for source in self._sources.values():
             source.close()
 

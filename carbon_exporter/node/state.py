@@ -1,10 +1,11 @@
 """The node agent's memory over restarts: one JSON file, replaced whole, believed only if it is this host's own."""
 
+import fcntl
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import orjson
 
@@ -43,11 +44,42 @@ def this_host(roots: Roots) -> Host:
 
 
 class StateFile:
-    """The file at `path`, for `host`."""
+    """The file at `path`, for `host`.
+
+    Raises:
+        ConfigurationError: `path` names no file.
+    """
 
     def __init__(self, path: Path, host: Host) -> None:
+        if not path.name or path.is_dir():
+            raise ConfigurationError(f"node.state_file: {str(path)!r} is a folder; give the path of a file, or null")
         self.path = path
         self._host = host
+        self._lock: TextIO | None = None
+
+    def lock(self) -> None:
+        """Keep the file for this process until it ends, however it ends.
+
+        Raises:
+            ConfigurationError: another process has it.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = self.path.with_name(self.path.name + ".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.unlock()
+            raise ConfigurationError(
+                f"node.state_file: {self.path} is in use by another carbon-exporter; stop it or set another file"
+            ) from None
+        except OSError as error:
+            _log.warning("%s cannot be locked: %s", self.path, error.strerror)
+
+    def unlock(self) -> None:
+        """Let another process have it."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def load(self) -> tuple[Json, bool] | None:
         """What `save` wrote, and whether it was in this boot; None where there is nothing to go on from.

@@ -31,6 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         sys.stderr.write(f"carbon-exporter {parsed.command}: {error}\n")
         return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("carbon_exporter"):
+            raise
+        sys.stderr.write(
+            f"carbon-exporter {parsed.command}: the package {error.name} is missing: "
+            "install carbon-exporter with its dependencies (without --no-deps)\n"
+        )
+        return 2
     except KeyboardInterrupt:
         return 130
     return status
@@ -132,8 +140,12 @@ def run_check(arguments: argparse.Namespace) -> int:
     """`carbon-exporter check`: 0 where everything that is there can be read, 1 where something is broken."""
     from carbon_exporter import check  # noqa: PLC0415
     from carbon_exporter.config import load_config  # noqa: PLC0415
+    from carbon_exporter.forecast.settings import Settings  # noqa: PLC0415
+    from carbon_exporter.settings import validated  # noqa: PLC0415
 
-    return check.run(load_config(arguments.config), arguments.listen_address)
+    config = load_config(arguments.config)
+    validated(Settings, config.forecast, "forecast")
+    return check.run(config, arguments.listen_address)
 
 
 def run_demo(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ forecast: {prometheus_url: "http://prometheus:9090"}
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import Field, PositiveFloat
@@ -17,7 +17,8 @@ from pydantic import Field, PositiveFloat
 from carbon_exporter.model import ConfigurationError, Roots
 from carbon_exporter.settings import Settings, validated
 
-Section = dict[str, Any] | Literal[False] | None
+Section = Any
+"""Settings of a plug-in, which it checks itself; `false` switches it off, nothing leaves its defaults."""
 
 
 class NodeSettings(Settings):

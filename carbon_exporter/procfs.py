@@ -6,6 +6,8 @@ from typing import Final, NamedTuple
 
 from carbon_exporter.model import HostCpu
 
+HALF_BLIND: Final = "only this user's jobs are found: run as root with CAP_SYS_PTRACE to find all"
+_CAP_SYS_PTRACE: Final = 19
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -107,6 +109,16 @@ def read_environment(proc: str, pid: int) -> dict[str, str]:
     text = read_bytes(f"{proc}/{pid}/environ").decode("utf-8", "surrogateescape")
     pairs = (entry.partition("=") for entry in text.split("\0"))
     return {name: value for name, separator, value in pairs if separator}
+
+
+def may_look_into_processes() -> bool:
+    """Whether this program may read the environment of every user's processes (CAP_SYS_PTRACE, see proc(5))."""
+    try:
+        status = read_bytes("/proc/self/status").decode("ascii", "replace")
+    except OSError:
+        return False
+    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) >> _CAP_SYS_PTRACE & 1)
 
 
 def read_boot_id(proc: Path) -> str:

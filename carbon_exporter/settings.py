@@ -1,6 +1,6 @@
 """The base of every settings class: a key that nobody knows is an error, and nothing changes after loading."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -35,6 +35,18 @@ def validated(kind: type[AnySettings], values: Any, where: str) -> AnySettings:
 
 def _problem(kind: type[Settings], where: str, error: Any) -> str:
     key = ".".join([*([where] if where else []), *(str(part) for part in error["loc"])])
-    if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
-        return f"{key}: unknown key; known keys here: {', '.join(sorted(kind.model_fields))}"
-    return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key; known keys here: {', '.join(sorted(_keys_at(kind, error['loc'][:-1])))}"
+    text = error["msg"].removeprefix("Value error, ")
+    cure = "; write it in quotes" if error["type"] == "string_type" else ""
+    return f"{key}: {text[0].lower()}{text[1:]}{cure}"
+
+
+def _keys_at(kind: type[BaseModel], path: Sequence[Any]) -> Iterable[str]:
+    """The keys of the settings that lie at `path` inside `kind`."""
+    for name in path:
+        inner = kind.model_fields[str(name)].annotation if str(name) in kind.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    return kind.model_fields

@@ -29,7 +29,7 @@ def run(*arguments, **environment):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("node: {interval_second: 1}", r"node\.interval_second: .*not permitted"),
+        ("node: {interval_second: 1}", r"node\.interval_second: unknown key"),
         ("node: {interval_seconds: fast}", r"node\.interval_seconds: input should be a valid number"),
         ("sources: {raple: {}}", r"sources\.raple: unknown key; known keys here: cpu_estimate, nvml, rapl"),
         ("intensity: {provider: magic}", r"intensity\.provider: 'magic' is unknown"),
@@ -56,6 +56,7 @@ def test_a_bad_configuration_is_one_line_and_status_2(tmp_path, config, message,
         (["--web.listen-address", "203.0.113.1:0"], "--web.listen-address"),
         (["--web.config.file", "/nowhere.yml"], "--web.config.file /nowhere.yml"),
         (["--web.telemetry-path", "no-slash"], "--web.telemetry-path"),
+        (["--web.telemetry-path", "/-/ready"], "--web.telemetry-path"),
         (["--config", "/nowhere.yaml"], "/nowhere.yaml: No such file"),
     ],
 )
@@ -100,6 +101,15 @@ def test_the_forecast_service_serves_and_says_that_prometheus_is_away(tmp_path):
     assert re.search(r'carbon_forecast_query_errors_total{reason="unreachable"} [1-9]', page)
     assert log.count(away) == 1
     assert "Traceback" not in log
+
+
+def test_an_installation_without_dependencies_says_so():
+    """`pip install --no-deps` is enough for push; the other commands say what is missing."""
+    program = "import sys; sys.modules['yaml'] = None\nfrom carbon_exporter.cli import main; sys.exit(main(['check']))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "package yaml is missing" in result.stderr
 
 
 def test_push_is_light():

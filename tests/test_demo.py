@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,25 @@ def test_the_demo_delivers_every_stage_and_leaves_nothing(need):
     assert "demo-small" in result.stdout
     assert result.stderr == ""
     assert not [line for line in set(processes()) - before if "carbon-demo-" in line]
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_told_to_end_takes_everything_along(need, number, tmp_path):
+    need("prometheus")
+    before = set(processes())
+    command = [sys.executable, "-m", "carbon_exporter", "demo"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True) as demo:
+        assert "Two training jobs" in demo.stdout.readline()
+        time.sleep(3)
+        demo.send_signal(number)
+        last_words = demo.stdout.read()
+    assert demo.returncode == 130
+    assert "Everything that was started is gone." in last_words
+    assert not [line for line in set(processes()) - before if "carbon-demo-" in line or "demo.train" in line]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.real

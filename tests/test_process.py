@@ -277,16 +277,29 @@ def test_processes_of_other_users_that_cannot_be_looked_into_are_said_once(tmp_p
         pytest.skip("needs root to become another user")
     program = (
         "import logging,os,time\n"
-        "from carbon_exporter.jobs.process import ProcessResolver\n"
+        "from carbon_exporter.jobs.process import Settings, open_resolver\n"
+        "from carbon_exporter.model import Roots\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "logging.basicConfig(format='%(message)s')\n"
-        "r = ProcessResolver('/proc', 0.001, 10)\n"
+        "r = open_resolver(Settings(full_scan_seconds=0.001), Roots())\n"
         "for _ in range(2): r.read(time.clock_gettime(time.CLOCK_BOOTTIME)); time.sleep(0.01)\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1
-    assert "run as root" in lines[0]
+    assert "run as root with CAP_SYS_PTRACE" in lines[0]
+
+
+def test_root_without_the_capability_is_told_too():
+    if os.geteuid() != 0:
+        pytest.skip("needs root to drop capabilities")
+    program = "from carbon_exporter.procfs import may_look_into_processes; print(may_look_into_processes())"
+    drop = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"]
+    found = [
+        subprocess.run([*prefix, sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        for prefix in ([], drop)
+    ]
+    assert found == ["True\n", "False\n"]
 
 
 def test_the_resolver_is_a_plain_object(proc):

@@ -4,6 +4,7 @@ Exit status 0 only if every stage really delivered.
 """
 
 import contextlib
+import signal
 import subprocess
 import tempfile
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import requests
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -23,7 +25,7 @@ from carbon_exporter.demo.stack import Job, Stack, run_stack, start_job
 from carbon_exporter.forecast.promql import PromQLError
 
 JOBS: Final = (
-    Job("demo-small", width=64, epochs=24, epoch_seconds=2.0, budget_grams=0.01),
+    Job("demo-small", width=64, epochs=24, epoch_seconds=2.0, budget_grams=0.007),
     Job("demo-large", width=192, epochs=24, epoch_seconds=3.0),
 )
 LONGEST_SECONDS: Final = 170.0
@@ -45,6 +47,8 @@ class Stage:
 def run(*, keep: bool = False, console: Console | None = None) -> int:
     """Run the demo; `keep` leaves the servers up until Ctrl-C. 0 where all delivered, 1 where not."""
     console = console or Console()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # end as by Ctrl-C, and take everything along
     try:
         with tempfile.TemporaryDirectory(prefix="carbon-demo-") as folder, run_stack(Path(folder)) as stack:
             stages = _show(stack, console)
@@ -53,6 +57,9 @@ def run(*, keep: bool = False, console: Console | None = None) -> int:
     except ServerError as error:
         console.print(f"carbon-exporter demo: {error}", style="bold red", highlight=False)
         return 1
+    except KeyboardInterrupt:
+        console.print("\nInterrupted. Everything that was started is gone.")
+        return 130
     failed = [stage.name for stage in stages if not stage.delivered]
     if failed:
         console.print(f"FAILED: {', '.join(failed)}", style="bold red")
@@ -89,7 +96,9 @@ def _watch(observer: Observer, processes: Mapping[str, subprocess.Popen[bytes]],
     ended: float | None = None
     with Live(console=console, refresh_per_second=4) as live:
         while time.monotonic() - started < LONGEST_SECONDS:
-            with contextlib.suppress(PromQLError):  # the next look asks again; the stages say what never came
+            with contextlib.suppress(
+                PromQLError, requests.RequestException
+            ):  # the next look asks again; the stages say what never came
                 observer.look(time.time())
             live.update(_picture(observer, time.monotonic() - started))
             if ended is None and all(process.poll() is not None for process in processes.values()):
@@ -100,7 +109,7 @@ def _watch(observer: Observer, processes: Mapping[str, subprocess.Popen[bytes]],
 
 
 def _picture(observer: Observer, seconds: float) -> Group:
-    table = Table(title=f"training jobs after {seconds:.0f} s", title_justify="left")
+    table = Table(title=f"training jobs after {seconds:.0f} s (joules are {_counted(observer)})", title_justify="left")
     for heading in ("job", "epoch", "power", "energy", "CO2eq", "forecast at its end (90 %)"):
         table.add_column(heading, justify="left" if heading == "job" else "right", no_wrap=True)
     for name, view in observer.views.items():
@@ -122,6 +131,10 @@ def _picture(observer: Observer, seconds: float) -> Group:
     return Group(table, Text(f"alerts at Alertmanager: {alerts}"))
 
 
+def _counted(observer: Observer) -> str:
+    return "estimated, not measured" if observer.estimated else "measured"
+
+
 def _milligrams(grams: float | None) -> float | None:
     return None if grams is None else grams * 1000
 
@@ -131,8 +144,17 @@ def _amount(value: float | None, unit: str, digits: int) -> str:
 
 
 def _result(observer: Observer) -> Table:
-    table = Table(title="Forecast at a quarter of each run, and what was measured", title_justify="left")
-    for heading in ("job", "at epoch", "forecast (90 % interval)", "measured", "error", "inside"):
+    table = Table(
+        title=f"Forecast at a quarter of each run, beside its end ({_counted(observer)})", title_justify="left"
+    )
+    for heading in (
+        "job",
+        "at epoch",
+        "forecast (90 %)",
+        "estimated" if observer.estimated else "measured",
+        "error",
+        "inside",
+    ):
         table.add_column(heading, justify="left" if heading == "job" else "right", no_wrap=True)
     for name, view in observer.views.items():
         forecast, actual = view.at_a_quarter, view.energy_joules
@@ -158,29 +180,31 @@ def _judge(observer: Observer, processes: Mapping[str, subprocess.Popen[bytes]])
         yield _sources(observer, now)
         yield _balance(observer, now)
         yield _jobs_trained(processes, observer.stack.directory)
-        pushed = {view.job.name: view.epochs for view in views}
-        yield Stage("epochs through the Pushgateway", all(v.epochs == v.job.epochs for v in views), f"{pushed}")
+        pushed = ", ".join(f"{view.job.name} {view.epochs or 0:g}/{view.job.epochs}" for view in views)
+        yield Stage("epochs through the Pushgateway", all(v.epochs == v.job.epochs for v in views), pushed)
         sick = observer.sick_rules()
-        yield Stage("recording and alerting rules", not sick, f"not healthy: {sick}" if sick else "all healthy")
+        yield Stage(
+            "recording and alerting rules", not sick, f"not healthy: {', '.join(sick)}" if sick else "all healthy"
+        )
         linear = observer.query("training_job:carbon_forecast_energy_joules:linear", now)
         names = {sample.labels["training_job"] for sample in linear}
-        yield Stage("linear forecast by rule", names == set(observer.views), f"for {sorted(names)}")
+        yield Stage("linear forecast by rule", names == set(observer.views), f"for {', '.join(sorted(names))}")
         made = [view.job.name for view in views if view.at_a_quarter]
-        yield Stage("forecast service at a quarter of the run", len(made) == len(views), f"for {made}")
+        yield Stage("forecast service at a quarter of the run", len(made) == len(views), f"for {', '.join(made)}")
         told = [alert for alert in ALERTS if (alert, JOBS[0].name) in observer.alerts]
         evidence = f"{' and '.join(told)} for {JOBS[0].name}" if told else "never arrived"
         yield Stage("budget alert at Alertmanager", bool(told), evidence)
-    except PromQLError as error:
-        yield Stage("Prometheus answers", delivered=False, evidence=str(error))
+    except (PromQLError, requests.RequestException) as error:
+        yield Stage("the servers answer", delivered=False, evidence=str(error))
 
 
 def _sources(observer: Observer, now: float) -> Stage:
     sources = [sample.labels["source"] for sample in observer.query("carbon_source_info", now)]
     failing = [sample.labels["collector"] for sample in observer.query("carbon_collector_success == 0", now)]
     how = ", ".join(sources)
-    if "estimate" in sources:
-        how += " (this host shows no RAPL counters: the CPU's energy is ESTIMATED from its use, not measured)"
-    return Stage("energy sources", bool(sources) and not failing, f"{how}; failing: {failing or 'none'}")
+    if observer.estimated:
+        how += " (no RAPL counters here: the CPU's energy is ESTIMATED from its use, not measured)"
+    return Stage("energy sources", bool(sources) and not failing, how + (f"; failing: {failing}" if failing else ""))
 
 
 def _balance(observer: Observer, now: float) -> Stage:

@@ -43,6 +43,8 @@ class Observer:
     stack: Stack
     views: dict[str, JobView]
     alerts: set[tuple[str, str]] = field(default_factory=set)
+    estimated: bool = False
+    """Whether joules of the CPU are an estimate."""
     opening: tuple[float, float] | None = None
     """`books` at the first look that found any."""
 
@@ -68,6 +70,7 @@ class Observer:
                 if view is not None:
                     setattr(view, attribute, sample.value)
         self._look_at_forecasts(now_seconds)
+        self.estimated = bool(self.query('carbon_source_info{source="estimate"}', now_seconds))
         if self.opening is None and self.number(_DEVICES, now_seconds) is not None:
             self.opening = self.books(now_seconds)
         found = self._session.get(f"{self.stack.alertmanager.url}/api/v2/alerts", timeout=5).json()

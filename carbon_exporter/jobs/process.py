@@ -18,7 +18,14 @@ from pydantic import PositiveFloat, PositiveInt
 
 from carbon_exporter import settings
 from carbon_exporter.model import JobUse, Json, ResolverReading, Roots, training_job_name
-from carbon_exporter.procfs import Process, parse_process, read_environment, read_process_line
+from carbon_exporter.procfs import (
+    HALF_BLIND,
+    Process,
+    may_look_into_processes,
+    parse_process,
+    read_environment,
+    read_process_line,
+)
 
 LABEL: Final = "CARBON_TRAINING_JOB"
 GROUP: Final = "CARBON_TRAINING_GROUP"
@@ -34,7 +41,8 @@ class Settings(settings.Settings):
 
 def open_resolver(chosen: Settings, roots: Roots) -> "ProcessResolver":
     """The resolver over `roots.procfs`."""
-    return ProcessResolver(str(roots.procfs), chosen.full_scan_seconds, chosen.most_jobs)
+    sees_all = may_look_into_processes()
+    return ProcessResolver(str(roots.procfs), chosen.full_scan_seconds, chosen.most_jobs, sees_all=sees_all)
 
 
 @dataclass(slots=True)
@@ -61,8 +69,9 @@ class _Job:
 class ProcessResolver:
     """Implements model.Resolver. `read` must get the clock that start times are in: seconds since boot."""
 
-    def __init__(self, proc: str, full_scan_seconds: float, most_jobs: int) -> None:
+    def __init__(self, proc: str, full_scan_seconds: float, most_jobs: int, *, sees_all: bool = True) -> None:
         self._proc = proc
+        self._sees_all = sees_all
         self._full_scan_seconds = full_scan_seconds
         self._most_jobs = most_jobs
         self._members: dict[int, _Member] = {}
@@ -171,9 +180,8 @@ class ProcessResolver:
         try:
             environment = read_environment(self._proc, process.pid)
         except PermissionError:
-            if os.geteuid() != 0:  # what even root may not look into is no training job
-                where = f"{self._proc}/{process.pid}/environ"
-                self._warn("permission", f"{where} belongs to another user: run as root to find other users' jobs")
+            if not self._sees_all:  # what even CAP_SYS_PTRACE may not look into is no training job
+                self._warn("permission", f"{self._proc}/{process.pid}/environ: permission denied; {HALF_BLIND}")
             environment = {}
         except OSError:
             return None  # it ended meanwhile

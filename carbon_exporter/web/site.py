@@ -24,7 +24,7 @@ from carbon_exporter.model import ConfigurationError
 from carbon_exporter.web.auth import BasicAuth
 
 MOST_REQUESTS: Final = 40
-_METRICS_PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]*")
+_METRICS_PATH: Final = re.compile(r"/(?!/|-/)[A-Za-z0-9._~/-]*")
 
 
 @dataclass(frozen=True, slots=True)

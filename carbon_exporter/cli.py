@@ -97,7 +97,7 @@ class _Latest:
     def publish(self, plain: bytes) -> None:
         from carbon_exporter.web.site import Page  # noqa: PLC0415
 
-        self.page = Page.of(plain)
+        self.page = Page(plain)
 
 
 def run_node(arguments: argparse.Namespace) -> int:

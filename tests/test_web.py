@@ -41,7 +41,7 @@ from carbon_exporter.web.site import Page, Site, accepts_gzip, build_app, landin
 
 JOULES = Metric("carbon_job_energy_joules_total", "counter", "node", "Energy.", ("training_job", "component"))
 TEXT = Renderer().render([Family(JOULES, [((f"job-{i}", "cpu"), float(i)) for i in range(500)])])
-PAGE = Page.of(TEXT)
+PAGE = Page(TEXT)
 SECRET = "correct horse: battery"  # a password may have colons
 HASH = bcrypt.hashpw(SECRET.encode(), bcrypt.gensalt(4)).decode()
 TIMEOUT = 10
@@ -123,7 +123,7 @@ class TestPages:
 
     def test_a_page_is_small_when_compressed(self) -> None:
         assert len(PAGE.gzipped) < len(PAGE.plain) / 4
-        assert Page.of(b"").plain == b""
+        assert Page(b"").plain == b""
 
     @pytest.mark.real
     def test_promtool_accepts_what_is_served(self, plain: WebServer, need: Callable[[str], str]) -> None:
@@ -436,7 +436,7 @@ except ConfigurationError as error:
             assert listener.getsockname()[0] == "127.0.0.1"
 
     def test_stop_frees_the_port_and_ends_the_thread(self) -> None:
-        more_than_the_kernel_buffers = Page(b"x" * 30_000_000, b"")
+        more_than_the_kernel_buffers = Page(b"x" * 30_000_000)
         with serving(site(metrics=lambda: more_than_the_kernel_buffers)) as server, requests.Session() as session:
             session.get(server.url, timeout=TIMEOUT)
             with connect(server) as silent, connect(server) as unread:

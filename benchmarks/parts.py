@@ -62,7 +62,7 @@ def main() -> None:
     seconds: Seconds = defaultdict(list)
     with tempfile.TemporaryDirectory() as directory, moving_host(Path(directory)) as host:
         os.environ["NVML_SHIM"] = str(host.shim.control)
-        pynvml.nvmlLib = ctypes.CDLL(str(host.shim.library))
+        pynvml.nvmlLib = ctypes.CDLL(str(host.shim.lib))
         with training_jobs(SAMPLING_JOBS, host):
             sampler = instrumented(host, seconds)
             sampler.tick()

@@ -49,7 +49,7 @@ def load_nvml(monkeypatch, tmp_path) -> Callable[[Path], Shim]:
     def put(built: Path) -> Shim:
         shim = Shim(tmp_path / "shim", built)
         monkeypatch.setenv("NVML_SHIM", str(shim.control))
-        monkeypatch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(shim.library)))
+        monkeypatch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(shim.lib)))
         monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
         return shim
 

@@ -5,7 +5,7 @@
     subprocess.run([...], env={**os.environ, **shim.environment()})  # the program's pynvml finds the shim by name
     gpu.energy_joules(time.monotonic_ns())  # the truth to compare with
 
-A test that reads in its own process puts `ctypes.CDLL(str(shim.library))` where pynvml keeps its library.
+A test that reads in its own process puts `ctypes.CDLL(str(shim.lib))` where pynvml keeps its library.
 """
 
 import ctypes
@@ -136,9 +136,9 @@ class Shim:
     def __init__(self, folder: Path, built: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.library = folder / "libnvidia-ml.so.1"
+        self.lib = folder / "libnvidia-ml.so.1"
         self.control = folder / "host"
-        shutil.copyfile(built, self.library)
+        shutil.copyfile(built, self.lib)
         self.control.write_bytes(bytes(ctypes.sizeof(_Host)))
         with self.control.open("r+b") as file:
             self._host = _Host.from_buffer(mmap.mmap(file.fileno(), 0))

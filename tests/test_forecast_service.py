@@ -439,7 +439,7 @@ def test_on_a_real_prometheus(need, tmp_path):
         joules.update({name: joules_since(start) for name in HOSTILE})
         gateway = from_environment({}, gateway_server.url)
         with engine:
-            settings = Settings(prometheus_url=engine.url, ended_jobs_kept_seconds=3, timeout_seconds=5)
+            settings = Settings(prometheus_url=engine.url, ended_jobs_kept_seconds=8, timeout_seconds=5)
             service = build(settings, {})
             time.sleep(3)
             families = push_and_poll(gateway, [service], start, 4)
@@ -471,7 +471,7 @@ def test_on_a_real_prometheus(need, tmp_path):
             families = push_and_poll(gateway, [service], start, PLANNED + 0.5)
             totals = values_of(families, metrics.FORECAST_ENERGY, quantile="0.5")
             assert totals == {key: pytest.approx(TOTAL_JOULES) for key in expected}
-            time.sleep(3)
+            time.sleep(max(0.0, start + PLANNED * EPOCH_SECONDS + 8.5 - time.time()))  # until it leaves the page
             families = service.poll(time.time())
             # The first epoch costs twice as much as the others here: the forecast made after it alone is far too high.
             assert 0 < values_of(families, metrics.FORECAST_COVERAGE)[("builtin",)] < 1

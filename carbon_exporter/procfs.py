@@ -65,11 +65,6 @@ def read_host_cpu(proc: Path) -> HostCpu:
     return HostCpu(busy / _TICKS_PER_SECOND, sum(total) / _TICKS_PER_SECOND, cpus)
 
 
-def read_process(proc: str, pid: int) -> Process:
-    """The process `pid` from /proc/PID/stat; raises as the two below do."""
-    return parse_process(read_process_line(proc, pid))
-
-
 def read_process_line(proc: str, pid: int) -> bytes:
     """/proc/PID/stat; as long as a process sleeps it stays the same.
 

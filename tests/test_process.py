@@ -13,7 +13,7 @@ from scripted import ScriptedProc
 
 from carbon_exporter.jobs.process import ProcessResolver, Settings, open_resolver
 from carbon_exporter.model import Roots, training_job_name
-from carbon_exporter.procfs import read_process
+from carbon_exporter.procfs import parse_process, read_process_line
 
 SPIN = "import time\nend = time.process_time() + {0}\nwhile time.process_time() < end: pass\n"
 WAIT = "import time; print('up', flush=True); time.sleep(60)"
@@ -86,7 +86,7 @@ def test_cpu_time_of_a_job_counts_its_short_lived_children_once():
     ) as process:
         process.stdout.readline()
         found.read(boottime())
-        base = read_process("/proc", process.pid)
+        base = parse_process(read_process_line("/proc", process.pid))
         process.stdin.write(b"\n")
         process.stdin.flush()
         os.set_blocking(process.stdout.fileno(), False)
@@ -94,7 +94,7 @@ def test_cpu_time_of_a_job_counts_its_short_lived_children_once():
             found.read(boottime())
             time.sleep(0.02)
         use = jobs_of(found.read(boottime()))["spawner"]
-        end = read_process("/proc", process.pid)
+        end = parse_process(read_process_line("/proc", process.pid))
         process.stdin.write(b"\n")
         process.stdin.flush()
     truth = end.own_seconds + end.children_seconds - base.own_seconds - base.children_seconds

@@ -268,6 +268,18 @@ def test_the_past_fills_the_course_from_the_start():
     ]
 
 
+def test_nodes_scraped_one_after_the_other_have_lost_no_energy():
+    """Two nodes of 10 W, scraped at 100 and at 115: the point is from 107.5, the engine's own steps lag behind it."""
+    track = Track(start_seconds=40)
+    track.add_point(Point(107.5, 1000 + 1150))
+    at_each_step = [Point(t, 850 + 1000 if t < 100 else 1000 + (1000 if t < 115 else 1150)) for t in range(99, 117)]
+    track.fill(History(at_each_step, []))
+    assert not track.lost_energy
+    assert [point.joules for point in track.points] == sorted(point.joules for point in track.points)
+    track.fill(History([Point(90, 5000), *at_each_step], []))
+    assert track.lost_energy
+
+
 @pytest.mark.parametrize(("first_scrape", "begins_at_zero"), [(160, True), (1000, False)])
 def test_a_job_measured_from_late_on_has_no_known_start(first_scrape, begins_at_zero):
     track = Track(start_seconds=100)

@@ -434,11 +434,10 @@ def test_on_a_real_prometheus(need, tmp_path):
         serving(Node(joules, 0.75).answer) as node_2,
     ):
         targets = {"node-1": node_1, "node-2": node_2, "pushgateway": gateway_server.url}
-        engine = prometheus(tmp_path, targets)
-        start = time.time() + 4
-        joules.update({name: joules_since(start) for name in HOSTILE})
         gateway = from_environment({}, gateway_server.url)
-        with engine:
+        with prometheus(tmp_path, targets) as engine:
+            start = time.time() + 4
+            joules.update({name: joules_since(start) for name in HOSTILE})
             settings = Settings(prometheus_url=engine.url, ended_jobs_kept_seconds=8, timeout_seconds=5)
             service = build(settings, {})
             time.sleep(3)

@@ -113,9 +113,10 @@ class Track:
 
     def fill(self, history: History) -> None:
         """Rebuild the run from its recorded past and what has been seen since."""
-        known = sorted({point.seconds: point for point in (*self.points, *history.points)}.values())
-        if any(after.joules < before.joules * (1 - _SAME) for before, after in itertools.pairwise(known)):
+        points = list(self.points)
+        if _falls(history.points) or _falls([*history.points[-1:], *points[-1:]]):
             self.lost_energy = True
+        known = [*_before(points, history.points), *points]
         seen = [*(Mark(old.epochs, old.seconds) for old in self.boundaries if old.epochs > 0), *self._waiting]
         self.boundaries, self._last_epochs = [], 0.0
         self._waiting.clear()
@@ -159,6 +160,22 @@ class Track:
                 self.boundaries.append(Boundary(mark.epochs, mark.seconds, _joules_at(mark.seconds, between)))
         if len(self.boundaries) > MOST_BOUNDARIES:
             self.boundaries[2:-1] = self.boundaries[3:-1:2]
+
+
+def _falls(points: Iterable[Point]) -> bool:
+    return any(after.joules < before.joules * (1 - _SAME) for before, after in itertools.pairwise(points))
+
+
+def _before(points: Sequence[Point], history: Sequence[Point]) -> Iterable[Point]:
+    """What `history` adds before `points`.
+
+    A point is as old as the mean of its nodes' scrapes, a step of the history as its oldest scrape or older: between
+    two scrapes of one round the history lies below the point, and no energy was lost.
+    """
+    if not points:
+        return history
+    first = points[0]
+    return (point for point in history if point.seconds < first.seconds and point.joules <= first.joules)
 
 
 def _joules_at(seconds: float, points: Sequence[Point]) -> float:

@@ -100,7 +100,7 @@ def _check_source(name: str, source: Source, before: dict[str, DeviceReading], n
 
 def _check_jobs(config: Config, roots: Roots, now: float) -> Iterator[Finding]:
     for name, resolver in open_resolvers(config.jobs, roots).items():
-        reading = resolver.read(now)
+        reading = resolver.read(now, frozenset(), frozenset())
         names = ", ".join(sorted(repr(use.training_job) for use in reading.jobs)[:5])
         found = f"{len(reading.jobs)} running: {names}" if reading.jobs else "none running now"
         yield Finding(f"jobs.{name}", "ok", found)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from carbon_exporter.model import ConfigurationError, Roots
+from carbon_exporter.model import Component, ConfigurationError, Roots
 from carbon_exporter.settings import Settings, validated
 
 Section = Any
@@ -26,6 +26,7 @@ class NodeSettings(Settings):
 
     state_file: where the accounts survive a restart; None keeps them in memory only.
     sysfs, procfs: where the host's trees are mounted (/host/sys in a container).
+    idle_watts: idle power of each device, by component; what is not given is learned.
     """
 
     interval_seconds: float = Field(default=2.0, ge=0.05, le=300)
@@ -33,6 +34,7 @@ class NodeSettings(Settings):
     state_file: Path | None = Path("/var/lib/carbon-exporter/node.json")
     sysfs: Path = Path("/sys")
     procfs: Path = Path("/proc")
+    idle_watts: dict[Component, NonNegativeFloat] = Field(default_factory=dict)
 
     def roots(self) -> Roots:
         """The two trees as sources and resolvers take them."""

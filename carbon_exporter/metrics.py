@@ -93,15 +93,25 @@ JOB_EMISSIONS: Final = _counter(
 JOB_INFO: Final = _gauge(
     "carbon_job_info",
     "node",
-    "A training job: who found it and whose it is. Always 1.",
+    "A training job: who found it and whose it is; further labels come from jobs.kubernetes.info_labels. Always 1.",
     "training_job",
     "resolver",
+    "group",
     "pod_namespace",
     "user",
-    "group",
+    "job_name",
+    "account",
+    "partition",
 )
 JOB_GPUS: Final = _gauge(
     "carbon_job_gpus", "node", "Physical GPUs that the training job holds on this node.", "training_job"
+)
+IDLE_POWER: Final = _gauge(
+    "carbon_idle_power_watts",
+    "node",
+    "Power of a device that nobody uses, configured or learned on this device. Absent until it is known.",
+    "component",
+    "device",
 )
 UNATTRIBUTED_ENERGY: Final = _counter(
     "carbon_unattributed_energy_joules_total",

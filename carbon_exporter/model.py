@@ -3,8 +3,6 @@
 Nothing here does I/O and nothing here imports another module of this package.
 """
 
-import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +13,6 @@ COMPONENTS: Final[tuple[Component, ...]] = ("cpu", "dram", "gpu")
 Json: TypeAlias = dict[str, Any]
 
 JOULES_PER_KILOWATT_HOUR: Final = 3.6e6
-LONGEST_NAME: Final = 200
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 
 
 class ConfigurationError(Exception):
@@ -44,6 +40,8 @@ class Gpu:
     sm_share_by_pid: Mapping[int, float] = field(default_factory=dict)
     """SM utilisation (0 to 1) of each process since the last reading; empty where the GPU does not tell."""
     mig: tuple["MigDevice", ...] = ()
+    minor: int | None = None
+    """N of its /dev/nvidiaN, by which device plugins and Slurm name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +52,11 @@ class MigDevice:
     model: str
     instance: str
     """GPU and compute instance, "gi1/ci0"."""
+    share: float | None = None
+    """Of the GPU's compute slices: 3/7 for 3g.20gb on an A100."""
+    utilization_ratio: float | None = None
+    """Use of the slice since the last reading, 0 to 1 of the slice itself."""
+    pids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,35 +115,58 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JobUse:
-    """What one training job has used up to one instant, and what it holds.
+    """One piece of a training job on this node, what it has used up to one instant and what it holds.
 
-    `cpu_seconds` is cumulative since the job was first seen, over all its processes, and never goes back.
-    `devices` are GPU names as the job declares them: "0", "GPU-...", "MIG-..."; unknown ones are ignored.
+    Attributes:
+        training_job: "" for work that belongs to no job and yet holds devices.
+        resolver: who found it.
+        unit: names the piece among all, and stays the same for its life: "pod UID", "slurm ID", "process NAME".
+        cpu_seconds: cumulative since the piece was first seen; never goes back.
+        pids: its processes, as far as the resolver knows them.
+        devices: GPU names as the job declares them or as it was given them: "GPU-...", "MIG-...", "nvidia0",
+            "nvidia0/gi1" (by /dev/nvidiaN), or "0" as CUDA counts inside the job; unknown ones are ignored.
+        cpus, memory_bytes: allocated to it; None where nobody says.
+        started_seconds: when it began, on the clock of the readings; None where that is unknown.
+        group: jobs alike.
+        info: further labels of carbon_job_info.
     """
 
     training_job: str
     resolver: str
+    unit: str = ""
     cpu_seconds: float = 0.0
     pids: frozenset[int] = frozenset()
     devices: frozenset[str] = frozenset()
+    cpus: float | None = None
+    memory_bytes: float | None = None
+    started_seconds: float | None = None
     group: str = ""
-    user: str = ""
-    pod_namespace: str = ""
+    info: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ResolverReading:
-    """The jobs running at one instant, as one resolver finds them."""
+    """The jobs running at one instant, as one resolver finds them.
+
+    `present` is False where there is no such scheduler on this host: that is no failure.
+    """
 
     jobs: tuple[JobUse, ...] = ()
     failures: tuple[str, ...] = ()
+    present: bool = True
 
 
 class Resolver(Protocol):
     """Finds jobs and what they used: one file in jobs/."""
 
-    def read(self, now_seconds: float) -> ResolverReading:
-        """The jobs alive now."""
+    def read(self, now_seconds: float, gpu_pids: frozenset[int], claimed: frozenset[str]) -> ResolverReading:
+        """The jobs alive now. Never blocks: what takes long is asked for in the background.
+
+        Args:
+            now_seconds: seconds since boot, which process start times are in too.
+            gpu_pids: the processes that hold a GPU now: the resolver names those that are its own.
+            claimed: units that a resolver of higher rank counts: what is in one of them must be left out.
+        """
 
     def state(self) -> Json:
         """As Source.state."""
@@ -148,14 +174,21 @@ class Resolver(Protocol):
     def restore(self, state: Json) -> None:
         """As Source.restore."""
 
+    def close(self) -> None:
+        """Give back what the resolver holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class HostCpu:
-    """CPU time of the whole host since boot, in seconds times CPUs: busy, and all there was (idle included)."""
+    """CPU time of the whole host since boot, in seconds times CPUs: busy, and all there was (idle included).
+
+    `memory_bytes` is all its memory; None where it is unknown.
+    """
 
     busy_seconds: float
     capacity_seconds: float
     cpus: int
+    memory_bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,17 +214,3 @@ class IntensityProvider(Protocol):
 
     def current(self) -> Intensity:
         """The intensity to count with now; answers from memory."""
-
-
-def training_job_name(raw: str) -> str:
-    """The name under which a job is counted: `raw`, made fit for a label and a URL.
-
-    Both the node agent and the pushing job use this, so that they agree on every name, also on a hostile one.
-    Control characters become "_"; a name of more than 200 characters keeps its first 180 and a hash of the whole.
-    An empty name stays empty: no job.
-    """
-    name = _UNPRINTABLE.sub("_", raw.strip())
-    if len(name) > LONGEST_NAME:
-        digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:16]
-        name = f"{name[:180]}~{digest}"
-    return name

@@ -2,7 +2,8 @@
 
 A module offers a class `Settings` and one function: open_source(settings, roots), open_resolver(settings, roots)
 or open_provider(settings, grid_zone). A source may name another one as STANDS_IN_FOR: then it is read only while that
-one has no hardware to read. It may say in ABSENT why its hardware may be missing and what to do, for `check`.
+one has no hardware to read. A resolver has a RANK: what one of lower rank claims, a later one leaves out. A source
+may say in ABSENT why its hardware may be missing and what to do, for `check`.
 """
 
 import importlib
@@ -39,8 +40,8 @@ def _original(module: ModuleType) -> str | None:
 
 
 def open_resolvers(sections: Mapping[str, Any], roots: Roots) -> dict[str, Resolver]:
-    """Every job resolver that is not switched off, by name; raises as open_sources."""
-    chosen = _chosen("jobs", sections)
+    """Every job resolver that is not switched off, by name, in the order of their ranks; raises as open_sources."""
+    chosen = sorted(_chosen("jobs", sections), key=lambda found: found[1].RANK)
     return {name: module.open_resolver(settings, roots) for name, module, settings in chosen}
 
 

@@ -42,7 +42,9 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_host_cpu(proc: Path) -> HostCpu:
-    """The host's CPU time since boot, from /proc/stat. Time stolen by a hypervisor is capacity, not use.
+    """The host's CPU time since boot, from /proc/stat, and its memory.
+
+    Time stolen by a hypervisor is capacity, not use.
 
     Raises:
         OSError: /proc/stat cannot be read.
@@ -62,7 +64,16 @@ def read_host_cpu(proc: Path) -> HostCpu:
         raise ValueError(f"{proc}/stat has no line 'cpu' with eight numbers and one for each CPU")
     user, nice, system, _idle, _iowait, irq, softirq, _steal = total
     busy = user + nice + system + irq + softirq
-    return HostCpu(busy / _TICKS_PER_SECOND, sum(total) / _TICKS_PER_SECOND, cpus)
+    return HostCpu(busy / _TICKS_PER_SECOND, sum(total) / _TICKS_PER_SECOND, cpus, read_memory_bytes(proc))
+
+
+def read_memory_bytes(proc: Path) -> float | None:
+    """All memory of the host, from the first line of /proc/meminfo; None where it does not say."""
+    try:
+        name, kibibytes, unit = read_bytes(proc / "meminfo").split(None, 3)[:3]
+    except (OSError, ValueError):
+        return None
+    return float(kibibytes) * 1024 if name == b"MemTotal:" and unit == b"kB" else None
 
 
 def read_process_line(proc: str, pid: int) -> bytes:

@@ -24,7 +24,7 @@ def gpu(joules, *, index=0, pids=(), sm=None, mig=(), model="H100"):
 
 
 def job(name, cpu=0.0, pids=(), devices=()):
-    return JobUse(name, "process", cpu, frozenset(pids), frozenset(devices))
+    return JobUse(name, "process", name, cpu, frozenset(pids), frozenset(devices))
 
 
 def host(busy, capacity):
@@ -212,7 +212,10 @@ def test_after_a_reboot_totals_stay_for_the_linger_time_however_long_the_boot_to
     "spoil",
     [
         {"accounts": 3},
-        {"devices": {"x": [1.0, 99, []]}},
+        {"devices": {"x": [1.0, 0.0, 99, {}]}},
+        {"devices": {"x": [1.0, 0.0, 0, []]}},
+        {"pieces": {"x": ["a", -1.0, 0]}},
+        {"idle_watts": {"x": "55"}},
         {"uses": [[1]]},
         {"uses": [[{"a": None}, 0.0, 0.0, 4]]},
         {"unattributed": []},
@@ -220,11 +223,7 @@ def test_after_a_reboot_totals_stay_for_the_linger_time_however_long_the_boot_to
         {"measured": {"cpu": float("nan")}},
         {"measured": {"fpga": 1.0}},
         {"equally_shared": {"cpu": 1.0}},
-        {
-            "accounts": {
-                "a": {"use": ["process", 1.0, "", "", ""], "seen": [1, 1.0], "energy": {"cpu": "x"}, "emissions": {}}
-            }
-        },
+        {"accounts": {"a": {"use": ["process", "", {}], "seen": [1, 1.0], "energy": {"cpu": "x"}, "emissions": {}}}},
         {},
     ],
 )
@@ -235,6 +234,43 @@ def test_a_state_of_another_shape_is_refused_and_changes_nothing(spoil):
     with pytest.raises((KeyError, TypeError, ValueError, IndexError, AttributeError)):
         ledger.restore(state, 0.0, same_boot=True)
     assert ledger.state() == before
+
+
+def test_the_worked_example_of_the_docs(repository):
+    """docs/attribution.md: the table there is what the ledger makes of the text there."""
+    gib = 2.0**30
+    watts = {"package-0": 80.0, "dram-0": 10.0, "GPU-0": 60.0, "GPU-1": 60.0, "GPU-2": 70.0, "GPU-3": 60.0}
+    ledger = Ledger(FOREVER)
+    ledger.restore({**ledger.state(), "idle_watts": watts}, 0.0, same_boot=True)
+
+    def node(cpu, dram, gpus):
+        slices = tuple(
+            MigDevice(f"MIG-{n}", "H100 MIG", f"gi{n}/ci0", share=size / 7, utilization_ratio=use)
+            for n, size, use in ((1, 1, 0.4), (2, 3, 0.8))
+        )
+        cards = [gpu(gpus[n], index=n, pids=[1, 2] if n == 1 else [], sm={1: 0.15, 2: 0.45}) for n in (0, 1, 3)]
+        cards.append(gpu(gpus[2], index=2, mig=slices))
+        return [package(cpu), DeviceReading("dram-0", "dram", dram, "rapl"), *cards]
+
+    def jobs(a, b):
+        return [
+            JobUse("A", "slurm", "1", a, frozenset({1}), frozenset({"GPU-0", "GPU-1", "MIG-1"}), 16, 128 * gib),
+            JobUse("B", "slurm", "2", b, frozenset({2}), frozenset({"GPU-1", "MIG-2"}), 4, 32 * gib),
+        ]
+
+    ledger.post(node(0, 0, [0, 0, 0, 0]), jobs(0, 0), HostCpu(0, 0, 32, 256 * gib), 0.0, 0.0)
+    host_now = HostCpu(160, 320, 32, 256 * gib)
+    ledger.post(node(2000, 180, [3500, 2600, 2100, 600]), jobs(120, 24), host_now, 10.0, 1.2 * 300 / 3.6e6)
+    text = (repository / "docs" / "attribution.md").read_text()
+    for component in ("cpu", "dram", "gpu"):
+        row = next(line for line in text.splitlines() if line.startswith(f"| {component} |"))
+        measured, a, b, idle, system = (float(cell) for cell in row.split("|")[2:7])
+        assert ledger.measured_joules[component] == pytest.approx(measured)
+        assert energy(ledger, "A", component) == pytest.approx(a)
+        assert energy(ledger, "B", component) == pytest.approx(b)
+        assert ledger.unattributed_joules[component, "idle"] == pytest.approx(idle)
+        assert ledger.unattributed_joules[component, "system"] == pytest.approx(system, abs=1e-9)
+    assert sum(ledger.accounts["A"].emissions_grams.values()) == pytest.approx(0.601)
 
 
 JOB_NAMES = ["a", "b", "c"]

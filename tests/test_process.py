@@ -12,7 +12,8 @@ import pytest
 from scripted import ScriptedProc
 
 from carbon_exporter.jobs.process import ProcessResolver, Settings, open_resolver
-from carbon_exporter.model import Roots, training_job_name
+from carbon_exporter.model import Roots
+from carbon_exporter.naming import training_job_name
 from carbon_exporter.procfs import parse_process, read_process_line
 
 SPIN = "import time\nend = time.process_time() + {0}\nwhile time.process_time() < end: pass\n"
@@ -51,7 +52,7 @@ def test_a_labelled_process_is_a_job_with_its_group_user_and_devices():
     assert use.pids == {process.pid}
     assert use.group == "g"
     assert use.devices == {"0", "MIG-1"}
-    assert use.user
+    assert use.info["user"]
     assert use.resolver == "process"
 
 

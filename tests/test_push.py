@@ -24,7 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carbon_exporter.demo.servers import Server, free_port, pushgateway
-from carbon_exporter.model import ConfigurationError, training_job_name
+from carbon_exporter.model import ConfigurationError
+from carbon_exporter.naming import training_job_name
 from carbon_exporter.push import Progress, command, deletion
 from carbon_exporter.push.gateway import Gateway, GatewayError, checked_url, from_environment
 from carbon_exporter.push.progress import RANKS, rank

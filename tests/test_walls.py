@@ -6,11 +6,13 @@ import sys
 
 import pytest
 
-NOUNS = {"model", "metrics", "counter", "procfs", "settings", ""}
+NOUNS = {"model", "naming", "metrics", "counter", "procfs", "cgroups", "settings", ""}
 # What each room may import besides itself and the nouns.
 ALLOWED = {
     "model": set(),
+    "naming": set(),
     "metrics": set(),
+    "cgroups": {"model", "procfs"},
     "counter": {"model"},
     "procfs": {"model"},
     "settings": {"model"},
@@ -19,7 +21,7 @@ ALLOWED = {
     "intensity": NOUNS,
     "plugins": NOUNS,
     "config": NOUNS,
-    "push": {"model", "metrics"},
+    "push": {"model", "naming", "metrics"},
     "web": NOUNS,
     "node": NOUNS | {"plugins", "config"},
     "forecast": NOUNS,
@@ -30,7 +32,12 @@ ALLOWED = {
 PURE = (
     "counter.py",
     "model.py",
+    "naming.py",
     "node/ledger.py",
+    "node/accounts.py",
+    "node/gpu_shares.py",
+    "node/holders.py",
+    "node/idle.py",
     "node/shares.py",
     "forecast/energy.py",
     "forecast/carbon.py",

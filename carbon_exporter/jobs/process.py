@@ -10,14 +10,16 @@ import os
 import pwd
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from pydantic import PositiveFloat, PositiveInt
 
 from carbon_exporter import settings
-from carbon_exporter.model import JobUse, Json, ResolverReading, Roots, training_job_name
+from carbon_exporter.cgroups import read_unit
+from carbon_exporter.model import JobUse, Json, ResolverReading, Roots
+from carbon_exporter.naming import JOB, group_in, training_job_name
 from carbon_exporter.procfs import (
     HALF_BLIND,
     Process,
@@ -27,8 +29,9 @@ from carbon_exporter.procfs import (
     read_process_line,
 )
 
-LABEL: Final = "CARBON_TRAINING_JOB"
-GROUP: Final = "CARBON_TRAINING_GROUP"
+RANK: Final = 2
+"""Resolvers of lower rank come first, and keep what they claim."""
+_TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +56,8 @@ class _Member:
     training_job: str
     group: str = ""
     devices: frozenset[str] = frozenset()
+    unit: str = ""
+    """The pod or Slurm job it runs in."""
     line: bytes = b""
     """Its line of /proc/PID/stat, or b"" where it was not kept."""
 
@@ -78,13 +83,17 @@ class ProcessResolver:
         self._jobs: dict[str, _Job] = {}
         self._known: set[int] = set()
         self._young: set[int] = set()
+        self._claimed: frozenset[str] = frozenset()
         self._last_full_scan = float("-inf")
         # The last two readings: what started after the earlier one has no CPU time that was counted elsewhere.
         self._reads: tuple[float, float] = (float("inf"), float("inf"))
         self._warned: set[str] = set()
 
-    def read(self, now_seconds: float) -> ResolverReading:
+    def read(
+        self, now_seconds: float, gpu_pids: frozenset[int] = frozenset(), claimed: frozenset[str] = frozenset()
+    ) -> ResolverReading:
         """The jobs with a process alive now; a job's CPU time counts from the reading before it was first seen."""
+        del gpu_pids  # a job's processes are all known here
         try:
             pids = set(map(int, filter(str.isdigit, os.listdir(self._proc))))  # noqa: PTH208
         except OSError as error:
@@ -92,6 +101,7 @@ class ProcessResolver:
         gone = self._advance(pids)
         for member in gone:
             self._leave(member)
+        self._leave_out(claimed)
         failures = self._discover(pids, now_seconds)
         self._reads = (min(self._reads[1], now_seconds), now_seconds)
         self._jobs = {name: job for name, job in self._jobs.items() if job.pids}
@@ -134,6 +144,15 @@ class ProcessResolver:
         job.pids.discard(member.process.pid)
         job.last_use = None
 
+    def _leave_out(self, claimed: frozenset[str]) -> None:
+        """Let go of the processes whose pod or Slurm job another resolver counts by now."""
+        if claimed == self._claimed:
+            return
+        self._claimed = claimed
+        for pid, member in list(self._members.items()):
+            if member.unit in claimed:
+                self._leave(self._members.pop(pid))
+
     def _discover(self, pids: set[int], now_seconds: float) -> tuple[str, ...]:
         """Look for labels on the processes that came since the last reading, on all of them when a scan is due."""
         new = pids - self._known
@@ -167,9 +186,8 @@ class ProcessResolver:
         if before is not None:
             self._leave(before)
         job = self._jobs.setdefault(member.training_job, _Job(self._user(pid)))
-        ticks_per_second = os.sysconf("SC_CLK_TCK")
         # The kernel cuts a start time down to a whole tick.
-        if before is None and (process.start_ticks + 1) / ticks_per_second >= self._reads[0]:
+        if before is None and (process.start_ticks + 1) / _TICKS_PER_SECOND >= self._reads[0]:
             job.cpu_seconds += process.own_seconds + process.children_seconds
         job.pids.add(pid)
         job.last_use = None
@@ -185,17 +203,19 @@ class ProcessResolver:
             environment = {}
         except OSError:
             return None  # it ended meanwhile
-        raw = environment.get(LABEL, "")
+        raw = environment.get(JOB, "")
         name = training_job_name(raw)
         if name:
+            unit = read_unit(self._proc, process.pid)
+            if unit in self._claimed:
+                return None
             if name != raw:
-                self._warn(raw, f"{LABEL} of pid {process.pid} is no fit name: it is counted as {name!r}")
-            group = training_job_name(environment.get(GROUP, ""))
-            return _Member(process, name, group, _visible_devices(environment))
+                self._warn(raw, f"{JOB} of pid {process.pid} is no fit name: it is counted as {name!r}")
+            return _Member(process, name, group_in(environment), _visible_devices(environment), unit)
         parent = self._members.get(process.parent)
         if parent is None:
             return None
-        return _Member(process, parent.training_job, parent.group, parent.devices)
+        return _Member(process, parent.training_job, parent.group, parent.devices, parent.unit)
 
     def _warn(self, key: str, message: str) -> None:
         if key not in self._warned and len(self._warned) < self._most_jobs:
@@ -221,14 +241,22 @@ class ProcessResolver:
         last = job.last_use
         if last is None:
             members = [self._members[pid] for pid in job.pids]
-            pids = frozenset(job.pids)
-            devices: frozenset[str] = frozenset().union(*(member.devices for member in members))
-            group = next((member.group for member in members if member.group), "")
-        elif last.cpu_seconds == job.cpu_seconds:
-            return last
+            job.last_use = JobUse(
+                training_job=name,
+                resolver="process",
+                unit=f"process {name}",
+                cpu_seconds=job.cpu_seconds,
+                pids=frozenset(job.pids),
+                devices=frozenset().union(*(member.devices for member in members)),
+                started_seconds=min(member.process.start_ticks for member in members) / _TICKS_PER_SECOND,
+                group=next((member.group for member in members if member.group), ""),
+                info={"user": job.user} if job.user else {},
+            )
+        elif last.cpu_seconds != job.cpu_seconds:
+            job.last_use = replace(last, cpu_seconds=job.cpu_seconds)
+            return job.last_use
         else:
-            pids, devices, group = last.pids, last.devices, last.group
-        job.last_use = JobUse(name, "process", job.cpu_seconds, pids, devices, group, job.user)
+            return last
         return job.last_use
 
     def state(self) -> Json:
@@ -237,18 +265,21 @@ class ProcessResolver:
             "read_seconds": self._reads[1],
             "jobs": {name: [job.cpu_seconds, job.user] for name, job in self._jobs.items()},
             "members": [
-                [tuple(member.process), member.training_job, member.group, [*member.devices]]
+                [tuple(member.process), member.training_job, member.group, [*member.devices], member.unit]
                 for member in self._members.values()
             ],
         }
+
+    def close(self) -> None:
+        """Hold nothing."""
 
     def restore(self, state: Json) -> None:
         """Take up the members of an earlier process of the same boot; what it cannot use it leaves out."""
         try:
             jobs = {name: _Job(str(user), float(cpu)) for name, (cpu, user) in state["jobs"].items()}
             members = [
-                _Member(Process(*process), name, group, frozenset(devices))
-                for process, name, group, devices in state["members"]
+                _Member(Process(*process), name, group, frozenset(devices), unit)
+                for process, name, group, devices, unit in state["members"]
             ]
             read_seconds = float(state["read_seconds"])
             for member in members:

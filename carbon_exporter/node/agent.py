@@ -42,7 +42,7 @@ def build_sampler(config: Config, publish: Callable[[bytes], None]) -> Sampler:
         stand_ins=stand_ins(sources),
         resolvers=open_resolvers(config.jobs, roots),
         provider=open_provider(config.intensity.provider, config.intensity.sections, config.intensity.grid_zone),
-        ledger=Ledger(node.linger_seconds),
+        ledger=Ledger(node.linger_seconds, node.idle_watts),
         state_file=StateFile(node.state_file, this_host(roots)) if node.state_file is not None else None,
         proc=node.procfs,
         pue=config.pue,

@@ -1,12 +1,13 @@
 """A tick of the node agent as metric families of the contract."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from carbon_exporter import __version__, metrics
 from carbon_exporter.metrics import Family
 from carbon_exporter.model import COMPONENTS, DeviceReading, Gpu, Intensity
-from carbon_exporter.node.ledger import Account
+from carbon_exporter.node.accounts import Account
 from carbon_exporter.node.sampler import Tick
 
 
@@ -61,15 +62,32 @@ def _job_families(tick: Tick) -> Iterator[Family]:
         metrics.JOB_EMISSIONS,
         [((name, c), a.emissions_grams.get(c, 0.0)) for name, a in accounts.items() for c in components],
     )
-    yield Family(metrics.JOB_INFO, [(_job_labels(account), 1.0) for account in accounts.values()])
+    yield _job_info(accounts.values())
     yield Family(metrics.JOB_GPUS, [((name,), float(account.gpus)) for name, account in accounts.items()])
+    yield Family(metrics.IDLE_POWER, list(_idle_power(tick)))
     yield Family(metrics.UNATTRIBUTED_ENERGY, list(ledger.unattributed_joules.items()))
     yield Family(metrics.EQUALLY_SHARED_ENERGY, [((c,), joules) for c, joules in ledger.equally_shared_joules.items()])
 
 
-def _job_labels(account: Account) -> tuple[str, ...]:
-    use = account.use
-    return use.training_job, use.resolver, use.pod_namespace, use.user, use.group
+def _idle_power(tick: Tick) -> Iterator[tuple[tuple[str, ...], float]]:
+    for device in tick.devices:
+        if device.component is not None and device.includes_idle:
+            watts = tick.ledger.idle_power.watts(device.device, device.component)
+            if watts is not None:
+                yield (device.component, device.device), watts
+
+
+def _job_info(accounts: Iterable[Account]) -> Family:
+    """carbon_job_info, with every label that any resolver gives; a label that a job has not is left out of its line."""
+    uses = [account.use for account in accounts]
+    known = metrics.JOB_INFO.labels
+    more = sorted({label for use in uses for label in use.info if label not in known})
+    labels = (*known[3:], *more)
+    samples = [
+        ((use.training_job, use.resolver, use.group, *(use.info.get(label, "") for label in labels)), 1.0)
+        for use in uses
+    ]
+    return Family(replace(metrics.JOB_INFO, labels=(*known, *more)), samples)
 
 
 def _collector_families(tick: Tick) -> Iterator[Family]:

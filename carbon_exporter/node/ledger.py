@@ -3,46 +3,53 @@
 For every device, between two readings of it:
 
     energy = active + idle;  active goes to jobs by use, and to "system" what no job used;
+    idle goes to whoever holds the device, and to "idle" what nobody holds;
     so that, per component, jobs + idle + system = measured.
 
-Of a CPU or of memory, `active` is the host's busy share of the energy (all of it where the joules are an estimate of
-use alone), divided by CPU time. Of a GPU, all of it goes to whoever holds it: to one holder wholly, to several by SM
-utilisation, equally where that is unknown; nobody's GPU is idle. Each device remembers the CPU times at its own last
-reading, so a device that could not be read for a while is shared by the CPU time of that while.
+Idle is the idle power, configured or learned (idle.py), times the time. Before it is known, the idle part of a CPU or
+of memory is the host's idle share of the energy, and that of a GPU none. Each device remembers the CPU times at its
+own last reading, so a device that could not be read for a while is shared by the CPU time of that while.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, get_args
+from types import MappingProxyType
+from typing import Final, Literal, get_args
 
-from carbon_exporter.model import COMPONENTS, Component, DeviceReading, HostCpu, JobUse, Json
-from carbon_exporter.node.shares import SYSTEM_HOLDER, Uses, cpu_shares, gpu_shares, holders_of
+from carbon_exporter.model import Component, DeviceReading, HostCpu, JobUse, Json
+from carbon_exporter.node.accounts import (
+    Account,
+    Device,
+    Piece,
+    amount,
+    amounts,
+    uses_from_json,
+    uses_to_json,
+)
+from carbon_exporter.node.gpu_shares import Interval, Split, sm_weights, split
+from carbon_exporter.node.holders import SYSTEM, Holdings, find_holdings
+from carbon_exporter.node.idle import IdlePower
+from carbon_exporter.node.shares import Allocations, Uses, allocations, cpu_shares
 
 Reason = Literal["idle", "system"]
+_QUIET_RATIO: Final = 0.02
+"""Of the host's CPU time: less is housekeeping, and nobody used the CPU."""
 
 
-@dataclass(slots=True)
-class Account:
-    """What one job has had on this node since it was first seen."""
+@dataclass(frozen=True, slots=True)
+class _Now:
+    """What one posting knows besides the devices."""
 
-    use: JobUse
-    last_seen_seconds: float
-    energy_joules: dict[Component, float] = field(default_factory=dict)
-    emissions_grams: dict[Component, float] = field(default_factory=dict)
-    cpu_seconds: float = 0.0
-    gpus: int = 0
-
-
-@dataclass(slots=True)
-class _Device:
-    """A device as last read: its energy, the CPU times then, and who held it."""
-
-    energy_joules: float
+    seconds: float
+    grams_per_joule: float
     uses: Uses
-    holders: frozenset[str] = frozenset()
+    shares_since: Callable[[Uses], tuple[Mapping[str, float], float]]
+    allocated: Allocations
+    holdings: Holdings
+    job_of: Mapping[int, str]
+    started_seconds: Mapping[str, float]
 
 
 class Ledger:
@@ -50,15 +57,20 @@ class Ledger:
 
     Args:
         linger_seconds: how long the account of an ended job stays.
+        idle_watts: configured idle power of each device of a component; what is not in it is learned.
     """
 
-    def __init__(self, linger_seconds: float) -> None:
+    def __init__(self, linger_seconds: float, idle_watts: Mapping[Component, float] = MappingProxyType({})) -> None:
         self._linger_seconds = linger_seconds
         self.accounts: dict[str, Account] = {}
         self.measured_joules: dict[Component, float] = {}
         self.unattributed_joules: dict[tuple[Component, Reason], float] = {}
         self.equally_shared_joules: dict[Component, float] = {}
-        self._devices: dict[str, _Device] = {}
+        self.idle_power = IdlePower(idle_watts)
+        self._pieces: dict[str, Piece] = {}
+        self._devices: dict[str, Device] = {}
+        self._job_of_pid: Mapping[int, str] = {}
+        self._gpu_names: set[str] = set()
 
     def post(
         self,
@@ -67,80 +79,123 @@ class Ledger:
         host: HostCpu,
         now_seconds: float,
         grams_per_joule: float,
-    ) -> None:
-        """Share what the devices measured since they were last posted.
+    ) -> tuple[str, ...]:
+        """Share what the devices measured since they were last posted; the failures, one line each.
 
         Args:
             devices: the devices that could be read now.
-            jobs: the jobs alive now; one absent has ended.
+            jobs: the pieces of jobs alive now; one absent has ended.
             host: CPU time of the whole host now.
             now_seconds: the time of all three, on a clock that never goes back.
             grams_per_joule: PUE times grid intensity in force now.
         """
         self._take_use(jobs, now_seconds)
         uses = Uses({name: account.cpu_seconds for name, account in self.accounts.items()}, host)
-        held: dict[str, int] = defaultdict(int)
-        gpus = [device for device in devices if device.gpu is not None]
-        on_gpus = frozenset().union(*(device.gpu.pids for device in gpus if device.gpu is not None))
-        jobs = [use for use in jobs if use.devices or not on_gpus.isdisjoint(use.pids)]
-        shares_since = cache(lambda last_uses: cpu_shares(last_uses, uses))  # most devices were last read together
+        holdings = find_holdings([device for device in devices if device.gpu is not None], jobs)
+        now = _Now(
+            seconds=now_seconds,
+            grams_per_joule=grams_per_joule,
+            uses=uses,
+            shares_since=cache(lambda last: cpu_shares(last, uses)),  # most devices were last read together
+            allocated=allocations(jobs, host),
+            holdings=holdings,
+            # A process that ended since the last reading still has its share of the interval.
+            job_of={**self._job_of_pid, **holdings.job_of},
+            started_seconds=_starts(jobs) if holdings.parts else {},
+        )
+        self._job_of_pid = holdings.job_of
+        self._gpu_names |= holdings.names
         for device in devices:
-            if device.component is None:
-                continue
-            holders = holders_of(device, gpus, jobs)
-            for name in holders - {SYSTEM_HOLDER}:
-                held[name] += 1
-            self._share(device, shares_since, holders, jobs, grams_per_joule)
-            self._devices[device.device] = _Device(device.energy_joules, uses, holders)
-        for name, account in self.accounts.items():
-            account.gpus = held[name]
+            if device.component is not None:
+                self._share(device, device.component, now)
+        self._count_gpus(holdings)
         self._forget(now_seconds)
+        return tuple(
+            f"{name}: given to {job or 'a pod without a job'}, but NVML sees no such GPU: let the exporter see all GPUs"
+            for name, job in sorted(holdings.unknown)
+            if name not in self._gpu_names  # a GPU that cannot be read just now is a failure of its source
+        )
 
     def _take_use(self, jobs: Sequence[JobUse], now_seconds: float) -> None:
-        """Open accounts for new jobs, and add the CPU time that each job used since it was last seen."""
-        for use in jobs:
+        """Open accounts for new jobs, and add the CPU time that each piece used since it was last seen."""
+        for use in reversed(jobs):
+            if not use.training_job:
+                continue
             account = self.accounts.get(use.training_job)
             if account is None:
-                account = self.accounts[use.training_job] = Account(use, now_seconds, cpu_seconds=use.cpu_seconds)
-            elif use is not account.use:
-                account.cpu_seconds += _rise(use.cpu_seconds, account.use.cpu_seconds)
-                account.use = use
+                account = self.accounts[use.training_job] = Account(use, now_seconds)
+            piece = self._pieces.get(use.unit)
+            if piece is None:
+                self._pieces[use.unit] = Piece(use, now_seconds)
+                account.cpu_seconds += use.cpu_seconds
+            elif use is not piece.use:
+                account.cpu_seconds += _rise(use.cpu_seconds, piece.use.cpu_seconds)
+                piece.use = use
+            self._pieces[use.unit].seen_seconds = now_seconds
+            account.use = use
             account.last_seen_seconds = now_seconds
 
-    def _share(
-        self,
-        device: DeviceReading,
-        shares_since: Callable[[Uses], tuple[Mapping[str, float], float]],
-        holders: frozenset[str],
-        jobs: Sequence[JobUse],
-        grams_per_joule: float,
-    ) -> None:
-        component = device.component
-        if component is None:
-            return
+    def _share(self, device: DeviceReading, component: Component, now: _Now) -> None:
         last = self._devices.get(device.device)
+        parts = now.holdings.parts.get(device.device, ())
+        holders = {part.uuid: part.holders for part in parts}
+        self._devices[device.device] = Device(device.energy_joules, now.seconds, now.uses, holders)
         joules = _rise(device.energy_joules, last.energy_joules) if last is not None else 0.0
         self._add_measured(component, joules)
         if last is None:
             return
         if component == "gpu":
-            shares = self._gpu_shares(device, holders or last.holders, jobs, joules)
-            active_joules = joules if shares else 0.0
+            result = self._split_gpu(device, joules, last, now)
         else:
-            shares, busy_ratio = shares_since(last.uses)
-            active_joules = joules * busy_ratio if device.includes_idle else joules
+            result = self._split_by_cpu(device, component, joules, last, now)
         to_jobs = 0.0
-        for name, share in shares.items():
+        for name, ratio in result.holders.items():
             account = self.accounts.get(name)
             if account is None:
                 continue
-            part = active_joules * share
-            to_jobs += part
+            part_joules = joules * ratio
+            to_jobs += part_joules
             energy, emissions = account.energy_joules, account.emissions_grams
-            energy[component] = energy.get(component, 0.0) + part
-            emissions[component] = emissions.get(component, 0.0) + part * grams_per_joule
-        self.unattributed_joules[component, "idle"] += joules - active_joules
-        self.unattributed_joules[component, "system"] += max(0.0, active_joules - to_jobs)
+            energy[component] = energy.get(component, 0.0) + part_joules
+            emissions[component] = emissions.get(component, 0.0) + part_joules * now.grams_per_joule
+        idle_joules = min(joules * result.idle, max(0.0, joules - to_jobs))
+        self.unattributed_joules[component, "idle"] += idle_joules
+        self.unattributed_joules[component, "system"] += max(0.0, joules - to_jobs - idle_joules)
+        if component == "gpu":
+            self.equally_shared_joules["gpu"] += joules * result.equally
+
+    def _split_by_cpu(
+        self, device: DeviceReading, component: Component, joules: float, last: Device, now: _Now
+    ) -> Split:
+        """CPU and memory: the active part by CPU time, the idle part by allocation."""
+        shares, busy_ratio = now.shares_since(last.uses)
+        if not device.includes_idle:
+            return Split(dict(shares))
+        seconds = now.seconds - last.seconds
+        self.idle_power.watch(device.device, joules, seconds, unused=busy_ratio < _QUIET_RATIO)
+        idle_ratio = self.idle_power.ratio(device.device, component, joules, seconds)
+        if idle_ratio is None:
+            idle_ratio = 1 - busy_ratio
+        result = Split()
+        for name, share in shares.items():
+            result.holders[name] += share * (1 - idle_ratio)
+        allocated = now.allocated.memory if component == "dram" else now.allocated.cpus
+        for name, share in allocated.items():
+            result.holders[name] += share * idle_ratio
+        result.idle = idle_ratio * max(0.0, 1 - sum(allocated.values()))
+        return result
+
+    def _split_gpu(self, device: DeviceReading, joules: float, last: Device, now: _Now) -> Split:
+        parts = now.holdings.parts[device.device]
+        gpu = device.gpu
+        held = any(part.holders or part.in_use or last.holders.get(part.uuid) for part in parts)
+        unused = not held or (gpu is not None and gpu.utilization_ratio == 0.0)
+        seconds = now.seconds - last.seconds
+        self.idle_power.watch(device.device, joules, seconds, unused=unused)
+        given = device.device in now.holdings.given
+        weights = sm_weights(gpu.sm_share_by_pid if gpu else {}, now.job_of, given=given)
+        idle_ratio = self.idle_power.ratio(device.device, "gpu", joules, seconds) or 0.0
+        return split(parts, idle_ratio, weights, Interval(last.holders, last.seconds, now.seconds, now.started_seconds))
 
     def _add_measured(self, component: Component, joules: float) -> None:
         if component not in self.measured_joules:
@@ -151,67 +206,61 @@ class Ledger:
                 self.equally_shared_joules[component] = 0.0
         self.measured_joules[component] += joules
 
-    def _gpu_shares(
-        self, device: DeviceReading, holders: frozenset[str], jobs: Sequence[JobUse], joules: float
-    ) -> Mapping[str, float]:
-        shares, equally = gpu_shares(device, holders, jobs)
-        if equally:
-            self.equally_shared_joules["gpu"] += joules
-        return shares
+    def _count_gpus(self, holdings: Holdings) -> None:
+        held: dict[str, int] = defaultdict(int)
+        for parts in holdings.parts.values():
+            for name in frozenset().union(*(part.holders for part in parts)) - {SYSTEM}:
+                held[name] += 1
+        for name, account in self.accounts.items():
+            account.gpus = held.get(name, 0)
 
     def _forget(self, now_seconds: float) -> None:
         """Close the accounts of jobs that ended more than the linger time ago."""
         limit = now_seconds - self._linger_seconds
-        self.accounts = {name: a for name, a in self.accounts.items() if a.last_seen_seconds >= limit}
+        if any(piece.seen_seconds < limit for piece in self._pieces.values()):
+            self._pieces = {unit: piece for unit, piece in self._pieces.items() if piece.seen_seconds >= limit}
+        if any(account.last_seen_seconds < limit for account in self.accounts.values()):
+            self.accounts = {name: a for name, a in self.accounts.items() if a.last_seen_seconds >= limit}
 
     def state(self) -> Json:
         """Everything a restart needs; CPU times that several devices share stand once."""
         distinct = list({id(device.uses): device.uses for device in self._devices.values()}.values())
         position = {id(uses): index for index, uses in enumerate(distinct)}
         return {
-            "accounts": {name: _account_to_json(account) for name, account in self.accounts.items()},
+            "accounts": {name: account.to_json() for name, account in self.accounts.items()},
+            "pieces": {unit: piece.to_json() for unit, piece in self._pieces.items()},
             "measured": self.measured_joules,
             "unattributed": [[*key, joules] for key, joules in self.unattributed_joules.items()],
             "equally_shared": self.equally_shared_joules,
-            "uses": [
-                [dict(u.cpu_seconds), u.host.busy_seconds, u.host.capacity_seconds, u.host.cpus] for u in distinct
-            ],
-            "devices": {
-                name: [device.energy_joules, position[id(device.uses)], sorted(device.holders)]
-                for name, device in self._devices.items()
-            },
+            "idle_watts": self.idle_power.state(),
+            "uses": [uses_to_json(uses) for uses in distinct],
+            "devices": {name: device.to_json(position[id(device.uses)]) for name, device in self._devices.items()},
         }
 
     def restore(self, state: Json, now_seconds: float, *, same_boot: bool) -> None:
-        """Take up `state()` of an earlier process. After a reboot only the accounts and totals go on.
+        """Take up `state()` of an earlier process. After a reboot only the accounts, totals and idle powers go on.
 
         Raises:
             KeyError, TypeError, ValueError, IndexError, AttributeError: it is no such state; the ledger is unchanged.
         """
-        accounts = {str(name): _account_from_json(name, account) for name, account in state["accounts"].items()}
-        measured = _amounts(state["measured"])
+        accounts = {str(name): Account.from_json(name, account) for name, account in state["accounts"].items()}
+        pieces = {str(unit): Piece.from_json(unit, piece) for unit, piece in state["pieces"].items()}
+        measured = amounts(state["measured"])
         unattributed = {(component, reason): amount(joules) for component, reason, joules in state["unattributed"]}
         if unattributed.keys() != {(component, reason) for component in measured for reason in get_args(Reason)}:
             raise ValueError("idle and system energy of every measured component are needed, and no other")
-        equally = _amounts(state["equally_shared"])
+        equally = amounts(state["equally_shared"])
         if equally.keys() != measured.keys() & {"gpu"}:
             raise ValueError("equally shared energy is that of GPUs")
-        uses = [
-            Uses(
-                {name: amount(seconds) for name, seconds in cpu.items()}, HostCpu(amount(busy), amount(all_), int(cpus))
-            )
-            for cpu, busy, all_, cpus in state["uses"]
-        ]
-        devices = {
-            name: _Device(amount(joules), uses[index], frozenset(map(str, holders)))
-            for name, (joules, index, holders) in state["devices"].items()
-        }
+        idle_watts = {str(device): amount(watts) for device, watts in state["idle_watts"].items()}
+        uses = [uses_from_json(saved) for saved in state["uses"]]
+        devices = {str(name): Device.from_json(device, uses) for name, device in state["devices"].items()}
         self.accounts, self.measured_joules, self.unattributed_joules = accounts, measured, unattributed
         self.equally_shared_joules = equally
-        self._devices = devices if same_boot else {}
+        self.idle_power.restore(idle_watts)
+        self._devices, self._pieces = (devices, pieces) if same_boot else ({}, {})
         if not same_boot:
             for account in self.accounts.values():
-                account.use = JobUse(account.use.training_job, account.use.resolver)
                 account.last_seen_seconds = now_seconds
 
 
@@ -220,46 +269,14 @@ def _rise(now: float, last: float) -> float:
     return now - last if now >= last else now
 
 
-def _account_to_json(account: Account) -> Json:
-    """Few keys and a whole second: writing all accounts at every tick is a sixth of its time."""
-    use = account.use
-    return {
-        "use": [use.resolver, use.cpu_seconds, use.group, use.user, use.pod_namespace],
-        "seen": [int(account.last_seen_seconds), account.cpu_seconds],
-        "energy": account.energy_joules,
-        "emissions": account.emissions_grams,
-    }
-
-
-def _account_from_json(name: str, state: Any) -> Account:
-    resolver, use_seconds, group, user, pod_namespace = state["use"]
-    last_seen_seconds, cpu_seconds = state["seen"]
-    use = JobUse(
-        str(name),
-        str(resolver),
-        amount(use_seconds),
-        group=str(group),
-        user=str(user),
-        pod_namespace=str(pod_namespace),
-    )
-    energy, emissions = _amounts(state["energy"]), _amounts(state["emissions"])
-    return Account(use, amount(last_seen_seconds), energy, emissions, amount(cpu_seconds))
-
-
-def _amounts(state: Any) -> dict[Component, float]:
-    if not state.keys() <= set(COMPONENTS):
-        raise ValueError(f"unknown component among {list(state)}")
-    return {component: amount(value) for component, value in state.items()}
-
-
-def amount(value: Any) -> float:
-    """`value` as a number that a cumulative total can be.
-
-    Raises:
-        TypeError, ValueError: it is none: not a number, not finite, or negative.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is no number")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{value!r} is no amount")
-    return float(value)
+def _starts(jobs: Sequence[JobUse]) -> Mapping[str, float]:
+    """When each job began: its earliest piece; a job with a piece of unknown age is left out."""
+    starts: dict[str, float] = {}
+    unknown: set[str] = set()
+    for use in jobs:
+        if use.started_seconds is None:
+            unknown.add(use.training_job)
+        else:
+            before = starts.get(use.training_job, use.started_seconds)
+            starts[use.training_job] = min(before, use.started_seconds)
+    return {name: seconds for name, seconds in starts.items() if name not in unknown}

@@ -26,8 +26,9 @@ from carbon_exporter.model import (
     Source,
     SourceReading,
 )
+from carbon_exporter.node.accounts import amount
 from carbon_exporter.node.collectors import Collectors, Record
-from carbon_exporter.node.ledger import Ledger, amount
+from carbon_exporter.node.ledger import Ledger
 from carbon_exporter.node.state import StateFile
 from carbon_exporter.procfs import read_host_cpu
 
@@ -52,7 +53,7 @@ class Sampler:
     """One node's loop.
 
     Args:
-        sources, resolvers: by name, as plugins.py opens them; stand-ins come after their originals.
+        sources, resolvers: by name, as plugins.py opens them: stand-ins after their originals, resolvers by rank.
         stand_ins: sources that are read only while another one's hardware is not there, with that one's name.
         provider: the intensity to count with.
         ledger: takes the readings.
@@ -117,14 +118,14 @@ class Sampler:
     def tick(self) -> None:
         """One turn: read, share, save, publish. Whatever fails is recorded and the rest goes on."""
         now = self._clock()
-        host = self._collectors.run("host_cpu", lambda: read_host_cpu(self._proc), lambda _: ())
-        jobs = self._read_jobs(now)
         devices = self._read_devices(now)
+        host = self._collectors.run("host_cpu", lambda: read_host_cpu(self._proc), lambda _: ())
+        jobs = self._read_jobs(now, _gpu_pids(devices))
         intensity = self._provider.current()
         if host is not None:
             grams_per_joule = self._pue * intensity.grams_per_kilowatt_hour / JOULES_PER_KILOWATT_HOUR
             share = partial(self._ledger.post, devices, jobs, host, now, grams_per_joule)
-            self._collectors.run("ledger", share, lambda _: ())
+            self._collectors.run("ledger", share, lambda failures: failures)
         self._note_gap(now)
         if self._state_file is not None:
             # Before publishing: what a scraper has seen must not be forgotten by a crash.
@@ -154,14 +155,18 @@ class Sampler:
         self._sources.pop(name).close()
         self._collectors.forget(name)
 
-    def _read_jobs(self, now: float) -> tuple[JobUse, ...]:
-        """The jobs of all resolvers; the first resolver that knows a name has it."""
-        jobs: dict[str, JobUse] = {}
+    def _read_jobs(self, now: float, gpu_pids: frozenset[int]) -> tuple[JobUse, ...]:
+        """The pieces of jobs that all resolvers find; what one has found, those after it leave out."""
+        jobs: list[JobUse] = []
         for name, resolver in self._resolvers.items():
-            reading = self._collectors.run(name, partial(resolver.read, now), _failures)
-            for use in reading.jobs if reading else ():
-                jobs.setdefault(use.training_job, use)
-        return tuple(jobs.values())
+            claimed = frozenset(use.unit for use in jobs)
+            reading = self._collectors.run(name, partial(resolver.read, now, gpu_pids, claimed), _failures)
+            if reading is None:
+                continue
+            jobs += reading.jobs
+            if not reading.present:
+                self._collectors.forget(name)
+        return tuple(jobs)
 
     def _note_gap(self, now: float) -> None:
         if self._last_tick is not None and now - self._last_tick > 2 * self._interval_seconds:
@@ -207,11 +212,17 @@ class Sampler:
         self._last_tick, self._gap_seconds = seconds, gap_seconds
 
     def close(self) -> None:
-        """Give back what the sources and the state file hold."""
+        """Give back what the sources, the resolvers and the state file hold."""
         if self._state_file is not None:
             self._state_file.unlock()
         for source in self._sources.values():
             source.close()
+        for resolver in self._resolvers.values():
+            resolver.close()
+
+
+def _gpu_pids(devices: Iterable[DeviceReading]) -> frozenset[int]:
+    return frozenset().union(*(device.gpu.pids for device in devices if device.gpu is not None))
 
 
 def _failures(reading: SourceReading | ResolverReading) -> Iterable[str]:

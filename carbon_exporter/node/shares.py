@@ -1,14 +1,10 @@
-"""Who shares a device's joules, and how: the rules of the ledger, each a pure function."""
+"""Who shares a device's joules, and how: the rules of the ledger for CPU and memory, each a pure function."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
-from carbon_exporter.model import DeviceReading, HostCpu, JobUse
-
-SYSTEM_HOLDER: Final = ""
-"""Stands among the holders of a GPU for processes of no job; no job has the empty name."""
+from carbon_exporter.model import HostCpu, JobUse
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,55 +15,12 @@ class Uses:
     host: HostCpu
 
 
-def holders_of(device: DeviceReading, gpus: Sequence[DeviceReading], jobs: Sequence[JobUse]) -> frozenset[str]:
-    """The names of the jobs that hold this GPU: by a process on it, or because they name it.
+@dataclass(frozen=True, slots=True)
+class Allocations:
+    """What share of the host's CPUs and of its memory is allocated to each job, by name; they add up to 1 at most."""
 
-    A declared index is believed only of a job without a process on any GPU, for a GPU without a process of any job,
-    where all GPUs are of one model: containers and Slurm number the GPUs of each job from 0, and CUDA numbers GPUs of
-    different models by speed.
-    """
-    gpu = device.gpu
-    if gpu is None:
-        return frozenset()
-    holders = {use.training_job for use in jobs if use.pids & gpu.pids}
-    names = {device.device, *(mig.uuid for mig in gpu.mig)}
-    by_index = not holders and len({other.gpu.model for other in gpus if other.gpu is not None}) == 1
-    on_gpus = frozenset().union(*(other.gpu.pids for other in gpus if other.gpu is not None))
-    for use in jobs:
-        indices = {str(gpu.index)} if by_index and on_gpus.isdisjoint(use.pids) else set()
-        if any(_names(declared, names | indices) for declared in use.devices):
-            holders.add(use.training_job)
-    if gpu.pids - frozenset().union(*(use.pids for use in jobs)):
-        holders.add(SYSTEM_HOLDER)
-    return frozenset(holders)
-
-
-def _names(declared: str, names: set[str]) -> bool:
-    """Whether `declared` is one of `names`; CUDA takes the beginning of a UUID for the whole."""
-    return declared in names or (
-        declared.startswith(("GPU-", "MIG-")) and any(name.startswith(declared) for name in names)
-    )
-
-
-def gpu_shares(
-    device: DeviceReading, holders: frozenset[str], jobs: Sequence[JobUse]
-) -> tuple[Mapping[str, float], bool]:
-    """How the holders of a GPU share its energy, and whether equally for want of better knowledge.
-
-    The shares of all holders add up to 1; without holders there are none.
-    """
-    if len(holders) < 2:
-        return dict.fromkeys(holders, 1.0), False
-    job_of = {pid: use.training_job for use in jobs for pid in use.pids}
-    weights: dict[str, float] = defaultdict(float)
-    for pid, share in (device.gpu.sm_share_by_pid if device.gpu else {}).items():
-        holder = job_of.get(pid, SYSTEM_HOLDER)
-        if holder in holders:
-            weights[holder] += share
-    total = sum(weights.values())
-    if total <= 0:
-        return dict.fromkeys(holders, 1.0 / len(holders)), True
-    return {name: weight / total for name, weight in weights.items()}, False
+    cpus: Mapping[str, float]
+    memory: Mapping[str, float]
 
 
 def cpu_shares(last: Uses, now: Uses) -> tuple[Mapping[str, float], float]:
@@ -85,3 +38,23 @@ def cpu_shares(last: Uses, now: Uses) -> tuple[Mapping[str, float], float]:
     if busy <= 0 or capacity <= 0:
         return {}, 0.0
     return {name: seconds / busy for name, seconds in used.items()}, busy / capacity
+
+
+def allocations(jobs: Iterable[JobUse], host: HostCpu) -> Allocations:
+    """The allocated shares; more than there is to allocate is scaled down to all of it."""
+    cpus: dict[str, float] = defaultdict(float)
+    memory: dict[str, float] = defaultdict(float)
+    for use in jobs:
+        if use.training_job and use.cpus:
+            cpus[use.training_job] += use.cpus
+        if use.training_job and use.memory_bytes:
+            memory[use.training_job] += use.memory_bytes
+    return Allocations(_ratios(cpus, host.cpus), _ratios(memory, host.memory_bytes or 0.0))
+
+
+def _ratios(allocated: Mapping[str, float], capacity: float) -> Mapping[str, float]:
+    """Of `capacity`; none where that is unknown."""
+    if capacity <= 0:
+        return {}
+    whole = max(capacity, sum(allocated.values()))
+    return {name: amount / whole for name, amount in allocated.items()}

@@ -6,9 +6,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from carbon_exporter.model import ConfigurationError, training_job_name
+from carbon_exporter.model import ConfigurationError
+from carbon_exporter.naming import GROUP, training_job_name
 from carbon_exporter.push.gateway import URL, Gateway, GatewayError, from_environment
-from carbon_exporter.push.progress import GROUP
 from carbon_exporter.push.training import Training, amount
 
 

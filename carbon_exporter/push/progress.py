@@ -11,14 +11,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final, Literal, SupportsFloat
 
-from carbon_exporter.model import ConfigurationError, training_job_name
+from carbon_exporter.model import ConfigurationError
+from carbon_exporter.naming import GROUP, JOB, training_job_name
 from carbon_exporter.push import deletion
 from carbon_exporter.push.gateway import URL, Gateway, from_environment
 from carbon_exporter.push.pusher import Pusher
 from carbon_exporter.push.training import Training, amount
 
-JOB: Final = "CARBON_TRAINING_JOB"
-GROUP: Final = "CARBON_TRAINING_GROUP"
 RANKS: Final = (
     "RANK",  # torchrun; first, because it is right also under another launcher
     "SLURM_PROCID",

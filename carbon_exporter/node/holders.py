@@ -1,0 +1,157 @@
+"""Who holds each GPU, or each MIG slice of one. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from carbon_exporter.model import DeviceReading, Gpu, JobUse
+
+SYSTEM: Final = ""
+"""Stands among the holders for processes of no job; no job has the empty name."""
+_UUIDS: Final = ("GPU-", "MIG-")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A GPU, or one MIG slice of it.
+
+    Attributes:
+        uuid: its own.
+        share: of the GPU's compute slices; None where it is unknown.
+        utilization_ratio: of the part; None where it is unknown.
+        in_use: whether a process runs on it.
+        holders: names of jobs, and SYSTEM.
+    """
+
+    uuid: str
+    share: float | None
+    utilization_ratio: float | None
+    in_use: bool
+    holders: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Who holds what at one instant.
+
+    Attributes:
+        parts: the parts of each GPU, by its UUID.
+        job_of: the job of each process on a GPU that belongs to one.
+        given: the parts that were given to a job by name, so that every process on them is taken for its own.
+        names: all names that the GPUs answer to.
+        unknown: names that a scheduler gave to a job and no GPU has, with the job.
+    """
+
+    parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
+    job_of: Mapping[int, str] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
+    unknown: frozenset[tuple[str, str]] = frozenset()
+
+
+def find_holdings(gpus: Sequence[DeviceReading], jobs: Iterable[JobUse]) -> Holdings:
+    """Who holds the parts of `gpus`: whoever has a process on one, and whoever was given it or names it.
+
+    A process that belongs to no job holds a part for the system, unless the part was given to a job: without hostPID
+    a pod's own processes cannot be told from others.
+    """
+    on_gpus = frozenset().union(*(device.gpu.pids for device in gpus if device.gpu))
+    jobs = [use for use in jobs if use.devices or not on_gpus.isdisjoint(use.pids)]
+    job_of = {pid: use.training_job for use in jobs for pid in use.pids & on_gpus}
+    names = _names(gpus)
+    holders, unknown = _given(jobs, names)
+    given = frozenset(holders)
+    for device in gpus:
+        for uuid, pids in _pids(device):
+            holders[uuid] |= {job_of[pid] for pid in pids & job_of.keys()}
+    for uuid, job in _by_index(gpus, jobs, on_gpus, holders):
+        holders[uuid].add(job)
+    for device in gpus:
+        for uuid, pids in _pids(device):
+            if uuid not in given and pids - job_of.keys():
+                holders[uuid].add(SYSTEM)
+    parts = {device.device: tuple(_parts(device, holders)) for device in gpus}
+    return Holdings(parts, job_of, given, frozenset(names), frozenset(unknown))
+
+
+def _given(
+    jobs: Iterable[JobUse], names: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, set[str]], set[tuple[str, str]]]:
+    """The jobs that each part was given to, and the (name, job) that no part answers to."""
+    holders: dict[str, set[str]] = defaultdict(set)
+    unknown: set[tuple[str, str]] = set()
+    for use in jobs:
+        for name in use.devices:
+            uuids = names.get(name) or _beginning_with(name, names)
+            for uuid in uuids:
+                holders[uuid].add(use.training_job)
+            # What a process declares by itself may be anything.
+            if not uuids and use.resolver != "process":
+                unknown.add((name, use.training_job))
+    return holders, unknown
+
+
+def _names(gpus: Sequence[DeviceReading]) -> Mapping[str, Sequence[str]]:
+    """UUIDs of parts by every name that a job may be given them under; a GPU's own name stands for all its slices."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for device in gpus:
+        gpu = device.gpu
+        if gpu is None:
+            continue
+        uuids = [mig.uuid for mig in gpu.mig] or [device.device]
+        names[device.device] = uuids
+        if gpu.minor is not None:
+            names[f"nvidia{gpu.minor}"] = uuids
+        for mig in gpu.mig:
+            names[mig.uuid] = [mig.uuid]
+            names[f"nvidia{gpu.minor}/{mig.instance.partition('/')[0]}"].append(mig.uuid)
+    return dict(names)
+
+
+def _beginning_with(name: str, names: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """The parts whose UUID begins with `name`: CUDA takes the beginning of a UUID for the whole."""
+    if not name.startswith(_UUIDS):
+        return ()
+    return [uuid for known, uuids in names.items() if known.startswith(name) for uuid in uuids]
+
+
+def _by_index(
+    gpus: Sequence[DeviceReading], jobs: Iterable[JobUse], on_gpus: frozenset[int], holders: Mapping[str, set[str]]
+) -> list[tuple[str, str]]:
+    """The parts that jobs name by an index alone.
+
+    It is believed only of a job without a process on any GPU, for a GPU that no job holds, where all GPUs are of one
+    model: containers and Slurm number the GPUs of each job from 0, and CUDA numbers different models by speed.
+    """
+    if len({device.gpu.model for device in gpus if device.gpu}) != 1:
+        return []
+    found = []
+    for use in jobs:
+        if on_gpus.isdisjoint(use.pids):
+            for device in gpus:
+                uuids = [uuid for uuid, _ in _pids(device)]
+                if device.gpu and str(device.gpu.index) in use.devices and not any(holders.get(u) for u in uuids):
+                    found += [(uuid, use.training_job) for uuid in uuids]
+    return found
+
+
+def _pids(device: DeviceReading) -> Iterator[tuple[str, frozenset[int]]]:
+    """The parts of a GPU by UUID, with their processes."""
+    gpu = device.gpu
+    if gpu is not None and gpu.mig:
+        yield from ((mig.uuid, mig.pids) for mig in gpu.mig)
+    elif gpu is not None:
+        yield device.device, gpu.pids
+
+
+def _parts(device: DeviceReading, holders: Mapping[str, set[str]]) -> Iterator[Part]:
+    gpu: Gpu | None = device.gpu
+    if gpu is None:
+        return
+    if not gpu.mig:
+        held = frozenset(holders.get(device.device, ()))
+        yield Part(device.device, 1.0, gpu.utilization_ratio, bool(gpu.pids), held)
+    for mig in gpu.mig:
+        held = frozenset(holders.get(mig.uuid, ()))
+        yield Part(mig.uuid, mig.share, mig.utilization_ratio, bool(mig.pids), held)

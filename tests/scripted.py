@@ -8,7 +8,7 @@ from powercap import Powercap
 from carbon_exporter.intensity.static import Settings as StaticSettings
 from carbon_exporter.intensity.static import open_provider
 from carbon_exporter.jobs.process import ProcessResolver
-from carbon_exporter.model import Roots
+from carbon_exporter.model import ResolverReading, Roots
 from carbon_exporter.node.collectors import Collectors
 from carbon_exporter.node.ledger import Ledger
 from carbon_exporter.node.sampler import Sampler
@@ -69,8 +69,22 @@ class Stateless:
         return ""
 
 
+class Scheduler(Stateless):
+    """A resolver that finds the `jobs` that the test puts in; `asked` is what it was last told."""
+
+    def __init__(self):
+        self.jobs, self.failures, self.present, self.asked = [], (), True, ()
+
+    def read(self, now_seconds, gpu_pids, claimed):
+        self.asked = (now_seconds, gpu_pids, claimed)
+        return ResolverReading(tuple(self.jobs), self.failures, self.present)
+
+
 class ScriptedNode:
-    """A node agent's loop over scripted trees, ticked by hand; `ticks` are those published."""
+    """A node agent's loop over scripted trees, ticked by hand; `ticks` are those published.
+
+    `resolvers` are put before the process resolver at the next start.
+    """
 
     def __init__(self, folder: Path, *, wall_clock=lambda: 1.7e9) -> None:
         self.proc = ScriptedProc(folder / "proc")
@@ -80,6 +94,7 @@ class ScriptedNode:
         self.wall_clock = wall_clock
         self.ticks = []
         self.sampler = None
+        self.resolvers = {}
         self.start()
 
     def start(self, **sources) -> Sampler:
@@ -89,7 +104,7 @@ class ScriptedNode:
         roots = Roots(self.tree.sysfs, self.proc.root)
         self.sampler = Sampler(
             sources=sources or {"rapl": rapl.open_source(rapl.Settings(), roots)},
-            resolvers={"process": ProcessResolver(str(self.proc.root), 60, 1000)},
+            resolvers={**self.resolvers, "process": ProcessResolver(str(self.proc.root), 60, 1000)},
             provider=open_provider(StaticSettings(grams_per_kilowatt_hour=360), "DK"),
             ledger=Ledger(600),
             state_file=StateFile(self.state_path, Host("host-a", "boot-1")),

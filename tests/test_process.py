@@ -192,6 +192,16 @@ def test_what_an_ended_grandchild_used_is_not_counted_again(proc):
     assert jobs_of(found.read(7.0))["a"].cpu_seconds == 4.0
 
 
+def test_a_process_in_a_unit_that_another_resolver_counts_is_left_out(proc):
+    found = resolver(proc.root)
+    for pid, job_id in ((10, 7), (20, 8)):
+        proc.put(pid, start=1, CARBON_TRAINING_JOB="a")
+        proc.put(pid + 1, parent=pid, start=1)
+        (proc.root / str(pid) / "cgroup").write_text(f"0::/system.slice/slurmstepd.scope/job_{job_id}/step_0\n")
+    assert jobs_of(found.read(5.0, frozenset(), frozenset({"slurm 7"})))["a"].pids == {20, 21}
+    assert jobs_of(found.read(7.0, frozenset(), frozenset({"slurm 7", "slurm 8"}))) == {}
+
+
 def test_an_orphan_stays_in_its_job(proc):
     found = resolver(proc.root)
     proc.put(10, start=1, CARBON_TRAINING_JOB="a")

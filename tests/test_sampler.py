@@ -5,9 +5,10 @@ import shutil
 import threading
 
 import pytest
-from scripted import Stateless
+from scripted import Scheduler, Stateless
 
-from carbon_exporter.model import ConfigurationError, Roots, SourceReading
+from carbon_exporter.cgroups import pod_unit, slurm_unit
+from carbon_exporter.model import ConfigurationError, JobUse, Roots, SourceReading
 from carbon_exporter.node.state import Host, StateFile
 from carbon_exporter.plugins import open_sources, stand_ins
 
@@ -127,6 +128,46 @@ def test_the_estimate_ends_when_rapl_appears(scripted_node):
     assert "cpu_estimate" not in tick.records
     zone.show_text("")  # RAPL that cannot be read is no reason to estimate again
     assert node.tick().devices == ()
+
+
+def test_a_process_in_a_pod_is_counted_once_and_jobs_of_one_name_are_summed(node):
+    """The labelled process 10 runs in a pod of the same job name, 30 in none; another resolver adds a third piece."""
+    first, second = Scheduler(), Scheduler()
+    node.resolvers = {"kubernetes": first, "slurm": second}
+    node.start()
+    (node.proc.root / "10" / "cgroup").write_text("0::/kubepods/pod00000000-0000-0000-0000-000000000001/c\n")
+    pod = pod_unit("00000000-0000-0000-0000-000000000001")
+    first.jobs = [JobUse("bert", "kubernetes", pod)]
+    second.jobs = [JobUse("bert", "slurm", slurm_unit("7"))]
+    node.proc.put(30, start=1, CARBON_TRAINING_JOB="bert")
+    node.tick()
+    first.jobs = [JobUse("bert", "kubernetes", pod, 2.0)]
+    second.jobs = [JobUse("bert", "slurm", slurm_unit("7"), 1.0)]
+    node.proc.put(30, start=1, own=1.0, CARBON_TRAINING_JOB="bert")
+    work(node, 100, busy=8.0, of_job=2.0)
+    tick = node.tick()
+    assert node.joules("bert") == pytest.approx(50.0)  # 2 s of the pod, 1 s of Slurm, 1 s of process 30: half of 8 s
+    assert tick.ledger.accounts["bert"].use.resolver == "kubernetes"
+    assert second.asked[2] == {pod}
+    first.jobs = []  # the pod ends; what is left of the job goes on
+    node.proc.put(30, start=1, own=5.0, CARBON_TRAINING_JOB="bert")
+    work(node, 100, busy=8.0, of_job=0.0)
+    assert node.tick().ledger.accounts["bert"].cpu_seconds == pytest.approx(8.0)
+
+
+def test_a_resolver_fails_alone_and_a_scheduler_that_is_not_there_is_quiet(node, caplog):
+    failing, absent = Scheduler(), Scheduler()
+    failing.failures, absent.present = ("https://api: 403: grant pods list and watch",), False
+    node.resolvers = {"kubernetes": failing, "slurm": absent}
+    node.start()
+    node.tick()
+    tick = node.tick()
+    assert [record.getMessage() for record in caplog.records] == [
+        "kubernetes: https://api: 403: grant pods list and watch"
+    ]
+    assert tick.records["kubernetes"].failures == 2
+    assert "slurm" not in tick.records
+    assert set(tick.ledger.accounts) == {"bert"}
 
 
 class Exploding(Stateless):

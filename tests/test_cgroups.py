@@ -21,7 +21,7 @@ SYSTEM = Path("/sys/fs/cgroup")
         (f"0::/kubepods/burstable/pod{UID}/abc\n", pod_unit(UID)),
         (f"0::/kubepods.slice/kubepods-pod{UID.replace('-', '_')}.slice/cri-containerd-1.scope\n", pod_unit(UID)),
         (
-            f"0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID.replace('-', '_')}.slice/crio-1.scope\n",
+            f"0::/kubelet.slice/kubelet-kubepods-pod{UID.replace('-', '_')}.slice/crio-1.scope\n",
             pod_unit(UID),
         ),
         (f"0::/../../kubepods-burstable-pod{UID.replace('-', '_')}.slice/x\n", pod_unit(UID)),

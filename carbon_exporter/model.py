@@ -38,7 +38,7 @@ class Gpu:
     utilization_ratio: float | None = None
     pids: frozenset[int] = frozenset()
     sm_share_by_pid: Mapping[int, float] = field(default_factory=dict)
-    """SM utilisation (0 to 1) of each process since the last reading; empty where the GPU does not tell."""
+    """SM utilisation (0 to 1) of each process since the last reading, also of ended ones; empty where it is unknown."""
     mig: tuple["MigDevice", ...] = ()
     minor: int | None = None
     """N of its /dev/nvidiaN, by which device plugins and Slurm name it."""

@@ -1,10 +1,10 @@
-// A libnvidia-ml.so.1 without a GPU: the entry points that carbon_exporter/sources/nvml.py reaches through pynvml,
+// A libnvidia-ml.so.1 without a GPU: the entry points that carbon_exporter/sources/nvml reaches through pynvml,
 // answered from a file that a test maps and changes while programs run (nvml_shim.py has the same layout and drives it).
 //
 //   gcc -shared -fPIC -Wl,-soname,libnvidia-ml.so.1 -o libnvidia-ml.so.1 nvml_shim.c
 //   NVML_SHIM=/path/of/the/file LD_LIBRARY_PATH=. program
 //
-// Built with -DWITHOUT_ENERGY or -DWITHOUT_MPS, that symbol is missing as it is from an old driver.
+// Built with -DWITHOUT_ENERGY, _MPS, _MINOR, _ATTRIBUTES or _GPM, these symbols are missing as from an old driver.
 
 #include <fcntl.h>
 #include <stdint.h>
@@ -18,23 +18,34 @@
 enum {
     SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
     DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, UNKNOWN = 999,
-    NO_SAMPLES = -1  // of PROCESS_UTILIZATION: success with an empty list
+    NOTHING = -1,     // of PROCESS_UTILIZATION and GPM_VALUE: success without any
+    OLD_SAMPLES = -2  // of PROCESS_UTILIZATION: success with samples that were asked for before
 };
-enum { GPUS = 16, SLICES = 8, PROCESSES = 64 };
+enum { GPUS = 16, SLICES = 8, INSTANCES = 16, PROCESSES = 64 };
 // The indices of Gpu.errors.
-enum { OPEN, ENERGY, POWER, UTILIZATION, COMPUTE, MPS, PROCESS_UTILIZATION, MIG, FUNCTIONS };
+enum {
+    OPEN, ENERGY, POWER, UTILIZATION, COMPUTE, MPS, PROCESS_UTILIZATION, MIG, MINOR, ATTRIBUTES,
+    GPM_SUPPORT, GPM_SAMPLE, GPM_METRICS,
+    GPM_VALUE,  // what a call for metrics that succeeds says of the one metric
+    FUNCTIONS
+};
+enum { SM_UTILIZATION = 2 };  // NVML_GPM_METRIC_SM_UTIL
 
 typedef struct {
     uint32_t pid, is_mps;
     int32_t slice;  // -1: on the whole GPU
     uint32_t sm_percent;
     uint64_t sampled_microseconds;  // 0: now, at every call
+    uint32_t ended, padding;        // ended: no longer listed, and yet there are samples
 } Process;
 
 typedef struct {
-    uint32_t present, gpu_instance, compute_instance, padding;
+    uint32_t present, gpu_instance, compute_instance, compute_slices;
     char uuid[96], name[96];
 } Slice;
+
+// What the SMs of a GPU instance have done so far.
+typedef struct { double elapsed_seconds, busy_seconds; } Activity;
 
 typedef struct {
     uint32_t sequence;  // odd while the energy fields are being changed
@@ -42,18 +53,28 @@ typedef struct {
     uint32_t power_milliwatts, utilization_percent, mig_enabled, process_count, padding;
     uint64_t energy_millijoules, energy_since_nanoseconds, energy_milliwatts;  // CLOCK_MONOTONIC
     int32_t errors[FUNCTIONS];
+    uint32_t minor, most_slices, gpm_supported, more_padding;
     char uuid[96], name[96];
     Slice slices[SLICES];
+    Activity instances[INSTANCES];
     Process processes[PROCESSES];
 } Gpu;
 
 typedef struct {
     uint32_t driver_loaded, generation, calls, inits;  // the last two are counted by the shim
+    int32_t allocation_error, samples;  // of GPM; the samples not yet freed are counted by the shim
     Gpu gpus[GPUS];
 } Host;
 
 typedef struct { unsigned pid; unsigned long long memory; unsigned gpu_instance, compute_instance; } ProcessInfo;
 typedef struct { unsigned pid; unsigned long long timestamp; unsigned sm, memory, encoder, decoder; } Sample;
+typedef struct {
+    unsigned multiprocessors, copy, decoder, encoder, jpeg, ofa, gpu_slices, compute_slices;
+    unsigned long long memory;
+} Attributes;
+typedef struct { int gpu; unsigned instance; Activity activity; } GpmSample;
+typedef struct { unsigned id; int result; double value; const char *names[3]; } Metric;
+typedef struct { unsigned version, count; GpmSample *first, *second; Metric metrics[1]; } Metrics;
 
 static volatile Host *host;
 static unsigned references, generation;
@@ -84,6 +105,7 @@ static void *handle_of(int gpu, int slice) {
     return (void *)(((uintptr_t)generation + 1) << 16 | (uintptr_t)gpu << 8 | (uintptr_t)(slice + 1));
 }
 static int slice_of(void *handle) { return (int)((uintptr_t)handle & 0xff) - 1; }
+static int gpu_of(void *handle) { return (int)((uintptr_t)handle >> 8 & 0xff); }
 
 static int driver(void) {
     if (host) host->calls++;
@@ -93,7 +115,7 @@ static int driver(void) {
 
 static int check(void *handle, int function, volatile Gpu **gpu) {
     int result = driver();
-    int index = (int)((uintptr_t)handle >> 8 & 0xff);
+    int index = gpu_of(handle);
     if (result != SUCCESS) return result;
     if ((uintptr_t)handle >> 16 != (uintptr_t)generation + 1 || index >= GPUS) return INVALID_ARGUMENT;
     *gpu = &host->gpus[index];
@@ -160,6 +182,15 @@ int nvmlDeviceGetName(void *handle, char *to, unsigned size) {
     return result != SUCCESS ? result : copy(slice < 0 ? gpu->name : gpu->slices[slice].name, to, size);
 }
 
+#ifndef WITHOUT_MINOR
+int nvmlDeviceGetMinorNumber(void *handle, unsigned *minor) {
+    volatile Gpu *gpu;
+    int result = check(handle, MINOR, &gpu);
+    if (result == SUCCESS) *minor = gpu->minor;
+    return result;
+}
+#endif
+
 #ifndef WITHOUT_ENERGY
 int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *millijoules) {
     volatile Gpu *gpu;
@@ -207,7 +238,7 @@ static int list(void *handle, unsigned is_mps, unsigned *count, ProcessInfo *to)
     if (result != SUCCESS) return result;
     for (unsigned i = 0; i < gpu->process_count; i++) {
         volatile Process *process = &gpu->processes[i];
-        if (process->is_mps != is_mps || process->slice != slice_of(handle)) continue;
+        if (process->ended || process->is_mps != is_mps || process->slice != slice_of(handle)) continue;
         if (found < room) to[found] = (ProcessInfo){process->pid, 1u << 30, ~0u, ~0u};
         found++;
     }
@@ -229,8 +260,9 @@ int nvmlDeviceGetProcessUtilization(void *handle, Sample *to, unsigned *count, u
     volatile Gpu *gpu;
     int result = check(handle, PROCESS_UTILIZATION, &gpu);
     unsigned room = *count, found = 0;
-    if (result == NO_SAMPLES) return SUCCESS;
-    if (result != SUCCESS) return result;
+    if (result == NOTHING) return SUCCESS;
+    if (result == OLD_SAMPLES) since = 0;
+    else if (result != SUCCESS) return result;
     if (slice_of(handle) >= 0 || gpu->mig_enabled) return NOT_SUPPORTED;
     for (unsigned i = 0; i < gpu->process_count; i++) {
         volatile Process *process = &gpu->processes[i];
@@ -256,7 +288,7 @@ int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *count) {
     volatile Gpu *gpu;
     int result = check(handle, MIG, &gpu);
     if (result != SUCCESS) return result;
-    *count = 7;
+    *count = gpu->most_slices;
     return SUCCESS;
 }
 
@@ -265,7 +297,7 @@ int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned index, void **sli
     int result = check(handle, MIG, &gpu);
     if (result != SUCCESS) return result;
     if (index >= SLICES || !gpu->mig_enabled || !gpu->slices[index].present) return NOT_FOUND;
-    *slice = handle_of((int)((uintptr_t)handle >> 8 & 0xff), (int)index);
+    *slice = handle_of(gpu_of(handle), (int)index);
     return SUCCESS;
 }
 
@@ -282,3 +314,69 @@ static int instance(void *handle, unsigned *id, int of_gpu) {
 
 int nvmlDeviceGetGpuInstanceId(void *handle, unsigned *id) { return instance(handle, id, 1); }
 int nvmlDeviceGetComputeInstanceId(void *handle, unsigned *id) { return instance(handle, id, 0); }
+
+#ifndef WITHOUT_ATTRIBUTES
+int nvmlDeviceGetAttributes_v2(void *handle, Attributes *attributes) {
+    volatile Gpu *gpu;
+    int result = check(handle, ATTRIBUTES, &gpu);
+    if (result != SUCCESS) return result;
+    if (slice_of(handle) < 0) return NOT_SUPPORTED;
+    *attributes = (Attributes){.compute_slices = gpu->slices[slice_of(handle)].compute_slices};
+    return SUCCESS;
+}
+#endif
+
+#ifndef WITHOUT_GPM
+int nvmlGpmQueryDeviceSupport(void *handle, unsigned *support) {
+    volatile Gpu *gpu;
+    int result = check(handle, GPM_SUPPORT, &gpu);
+    if (result != SUCCESS) return result;
+    if (slice_of(handle) >= 0 || support[0] != 1) return INVALID_ARGUMENT;
+    support[1] = gpu->gpm_supported;
+    return SUCCESS;
+}
+
+int nvmlGpmSampleAlloc(GpmSample **sample) {
+    int result = driver();
+    if (result == SUCCESS) result = host->allocation_error;
+    if (result != SUCCESS) return result;
+    *sample = calloc(1, sizeof **sample);
+    host->samples++;
+    return SUCCESS;
+}
+
+int nvmlGpmSampleFree(GpmSample *sample) {
+    if (!sample) return INVALID_ARGUMENT;
+    free(sample);
+    host->samples--;
+    return SUCCESS;
+}
+
+int nvmlGpmMigSampleGet(void *handle, unsigned instance, GpmSample *sample) {
+    volatile Gpu *gpu;
+    int result = check(handle, GPM_SAMPLE, &gpu), found = 0;
+    if (result != SUCCESS) return result;
+    if (slice_of(handle) >= 0 || instance >= INSTANCES) return INVALID_ARGUMENT;
+    if (!gpu->gpm_supported) return NOT_SUPPORTED;
+    for (int i = 0; i < SLICES; i++) found |= gpu->slices[i].present && gpu->slices[i].gpu_instance == instance;
+    if (!found) return NOT_FOUND;
+    *sample = (GpmSample){gpu_of(handle), instance, gpu->instances[instance]};
+    return SUCCESS;
+}
+
+int nvmlGpmMetricsGet(Metrics *metrics) {
+    int result = driver();
+    GpmSample *first = metrics->first, *second = metrics->second;
+    Metric *metric = metrics->metrics;
+    if (result != SUCCESS) return result;
+    if (metrics->version != 1 || metrics->count != 1 || !first || !second) return INVALID_ARGUMENT;
+    if (first->gpu != second->gpu || first->instance != second->instance) return INVALID_ARGUMENT;
+    result = host->gpus[first->gpu].errors[GPM_METRICS];
+    metric->result = metric->id == SM_UTILIZATION ? host->gpus[first->gpu].errors[GPM_VALUE] : NOT_SUPPORTED;
+    if (metric->result == NOTHING) return metric->result = SUCCESS;
+    if (result == SUCCESS && metric->result == SUCCESS)
+        metric->value = 100 * (second->activity.busy_seconds - first->activity.busy_seconds) /
+            (second->activity.elapsed_seconds - first->activity.elapsed_seconds);  // NaN where no time has passed
+    return result;
+}
+#endif

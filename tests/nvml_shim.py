@@ -18,10 +18,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("nvml_shim.c")
-OPEN, ENERGY, POWER, UTILIZATION, COMPUTE, MPS, PROCESS_UTILIZATION, MIG = range(8)
+OPEN, ENERGY, POWER, UTILIZATION, COMPUTE, MPS, PROCESS_UTILIZATION, MIG, MINOR, ATTRIBUTES = range(10)
+GPM_SUPPORT, GPM_SAMPLE, GPM_METRICS, GPM_VALUE = range(10, 14)
+FUNCTIONS = 14
 NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, INSUFFICIENT_SIZE, TIMEOUT, GPU_IS_LOST, UNKNOWN = 3, 4, 6, 7, 10, 15, 999
-NO_SAMPLES = -1
-GPUS, SLICES, PROCESSES = 16, 8, 64
+NOTHING, OLD_SAMPLES = -1, -2
+GPUS, SLICES, INSTANCES, PROCESSES = 16, 8, 16, 64
 
 
 class Process(ctypes.Structure):
@@ -31,6 +33,8 @@ class Process(ctypes.Structure):
         ("slice", ctypes.c_int32),
         ("sm_percent", ctypes.c_uint32),
         ("sampled_microseconds", ctypes.c_uint64),
+        ("ended", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
     )
 
 
@@ -39,10 +43,14 @@ class Slice(ctypes.Structure):
         ("present", ctypes.c_uint32),
         ("gpu_instance", ctypes.c_uint32),
         ("compute_instance", ctypes.c_uint32),
-        ("padding", ctypes.c_uint32),
+        ("compute_slices", ctypes.c_uint32),
         ("uuid", ctypes.c_char * 96),
         ("name", ctypes.c_char * 96),
     )
+
+
+class Activity(ctypes.Structure):
+    _fields_ = (("elapsed_seconds", ctypes.c_double), ("busy_seconds", ctypes.c_double))
 
 
 class ShimGpu(ctypes.Structure):
@@ -60,10 +68,15 @@ class ShimGpu(ctypes.Structure):
         ("energy_millijoules", ctypes.c_uint64),
         ("energy_since_nanoseconds", ctypes.c_uint64),
         ("energy_milliwatts", ctypes.c_uint64),
-        ("errors", ctypes.c_int32 * 8),
+        ("errors", ctypes.c_int32 * FUNCTIONS),
+        ("minor", ctypes.c_uint32),
+        ("most_slices", ctypes.c_uint32),
+        ("gpm_supported", ctypes.c_uint32),
+        ("more_padding", ctypes.c_uint32),
         ("uuid", ctypes.c_char * 96),
         ("name", ctypes.c_char * 96),
         ("slices", Slice * SLICES),
+        ("instances", Activity * INSTANCES),
         ("processes", Process * PROCESSES),
     )
 
@@ -93,13 +106,24 @@ class ShimGpu(ctypes.Structure):
             self.processes[count - 1] = process
             self.process_count = count
 
-    def set_slices(self, slices: dict[int, tuple[str, int, int]]) -> None:
-        """MIG on, with slices at these positions and no others: (uuid, GPU instance, compute instance)."""
+    def set_slices(self, slices: dict[int, tuple[str, int, int] | tuple[str, int, int, int]]) -> None:
+        """MIG on, with slices at these positions and no others.
+
+        Each is (uuid, GPU instance, compute instance, its compute slices: 1 unless told).
+        """
         self.mig_enabled = 1
         for position in range(SLICES):
-            uuid, gpu_instance, compute_instance = slices.get(position, ("", 0, 0))
-            name = b"NVIDIA H100 80GB HBM3 MIG 1g.10gb" if uuid else b""
-            self.slices[position] = Slice(bool(uuid), gpu_instance, compute_instance, 0, uuid.encode(), name)
+            uuid, gpu_instance, compute_instance, *more = slices.get(position, ("", 0, 0))
+            compute_slices = more[0] if more else 1
+            name = f"NVIDIA H100 80GB HBM3 MIG {compute_slices}g.{10 * compute_slices}gb".encode() if uuid else b""
+            self.slices[position] = Slice(
+                bool(uuid), gpu_instance, compute_instance, compute_slices, uuid.encode(), name
+            )
+
+    def run_instance(self, gpu_instance: int, seconds: float, ratio: float) -> None:
+        """For that long, this share of the SMs of a GPU instance was busy."""
+        self.instances[gpu_instance].elapsed_seconds += seconds
+        self.instances[gpu_instance].busy_seconds += seconds * ratio
 
     def _millijoules(self, now: int) -> int:
         return self.energy_millijoules + self.energy_milliwatts * (now - self.energy_since_nanoseconds) // 10**9
@@ -117,12 +141,14 @@ class _Host(ctypes.Structure):
         ("generation", ctypes.c_uint32),
         ("calls", ctypes.c_uint32),
         ("inits", ctypes.c_uint32),
+        ("allocation_error", ctypes.c_int32),
+        ("samples", ctypes.c_int32),
         ("gpus", ShimGpu * GPUS),
     )
 
 
 def build(folder: Path, *without: str) -> Path:
-    """The shim's library, compiled into `folder`. `without` leaves out entry points: "ENERGY", "MPS"."""
+    """The shim's library, compiled into `folder`; `without` leaves out entry points: "ENERGY", "MPS", "MINOR" ..."""
     library = folder / "-".join(("nvml-shim", *without))
     defines = [f"-DWITHOUT_{name}" for name in without]
     command = [os.environ.get("CC", "gcc"), "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *defines]
@@ -143,6 +169,8 @@ class Shim:
         with self.control.open("r+b") as file:
             self._host = _Host.from_buffer(mmap.mmap(file.fileno(), 0))
         self._host.driver_loaded = 1
+        for number, gpu in enumerate(self._host.gpus):
+            gpu.minor, gpu.most_slices = number, 7
 
     @property
     def gpus(self) -> "ctypes.Array[ShimGpu]":
@@ -157,6 +185,15 @@ class Shim:
     def inits(self) -> int:
         """Attempts so far to initialise."""
         return self._host.inits
+
+    @property
+    def samples(self) -> int:
+        """GPM samples allocated and not yet freed."""
+        return self._host.samples
+
+    def refuse_samples(self, error: int) -> None:
+        """From now on no GPM sample is allocated; 0 allows it again."""
+        self._host.allocation_error = error
 
     def environment(self) -> dict[str, str]:
         """What a program needs to find the shim as its NVML."""

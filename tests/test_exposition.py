@@ -18,7 +18,7 @@ BANNED = ("_kwh", "_milliwatts", "_percent", "_per_kwh", "_microjoules", "_celsi
 
 
 class Gpus(Stateless):
-    """Two GPUs, one of them in MIG mode, as sources/nvml.py delivers them."""
+    """Two GPUs, one of them in MIG mode, as sources/nvml delivers them."""
 
     def __init__(self):
         self.reads = 0

@@ -1,4 +1,4 @@
-"""sources/nvml.py on the real pynvml, over the C shim nvml_shim.c in the place of the driver's library."""
+"""sources/nvml on the real pynvml, over the C shim nvml_shim.c in the place of the driver's library."""
 
 import json
 import logging
@@ -14,15 +14,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nvml_shim import (
+    ATTRIBUTES,
     COMPUTE,
     ENERGY,
+    GPM_METRICS,
+    GPM_SAMPLE,
+    GPM_SUPPORT,
+    GPM_VALUE,
     GPU_IS_LOST,
     INSUFFICIENT_SIZE,
+    MINOR,
     MPS,
     NO_PERMISSION,
-    NO_SAMPLES,
     NOT_FOUND,
     NOT_SUPPORTED,
+    NOTHING,
+    OLD_SAMPLES,
     OPEN,
     POWER,
     PROCESS_UTILIZATION,
@@ -31,11 +38,14 @@ from nvml_shim import (
     UTILIZATION,
     Process,
     Shim,
+    ShimGpu,
     build,
 )
 
 from carbon_exporter.model import DeviceReading, MigDevice, Roots, SourceReading
-from carbon_exporter.sources.nvml import NvmlSource, Settings, _Meter, open_source
+from carbon_exporter.sources.nvml import Settings, open_source
+from carbon_exporter.sources.nvml.meter import Meter
+from carbon_exporter.sources.nvml.source import NvmlSource
 
 WHOLE_GPU = -1
 
@@ -60,8 +70,15 @@ def only(reading: SourceReading) -> DeviceReading:
     return device
 
 
-def process(pid: int, *, sm_percent: int = 0, is_mps: bool = False, mig: int = WHOLE_GPU, at: int = 0) -> Process:
-    return Process(pid, is_mps, mig, sm_percent, at)
+def only_device(reading: SourceReading) -> DeviceReading:
+    (device,) = reading.devices
+    return device
+
+
+def process(
+    pid: int, *, sm_percent: int = 0, is_mps: bool = False, mig: int = WHOLE_GPU, at: int = 0, ended: bool = False
+) -> Process:
+    return Process(pid, is_mps, mig, sm_percent, at, ended)
 
 
 # What one GPU tells
@@ -87,6 +104,7 @@ def test_energy_counter_and_everything_beside_it(shim, source):
         "pids": frozenset(),
         "sm_share_by_pid": {},
         "mig": (),
+        "minor": 0,
     }
 
 
@@ -128,13 +146,31 @@ def test_names_may_be_bytes_as_from_an_older_pynvml(shim, source, monkeypatch):
     assert (device.device, device.gpu.model, device.gpu.driver) == ("GPU-bytes", "Tesla P40", "535.1")
 
 
-def test_a_tick_costs_six_calls_for_each_gpu(shim, source):
+def test_a_tick_costs_seven_calls_for_each_gpu(shim, source):
     for index in range(8):
         shim.gpus[index].plug(f"GPU-{index}")
     source.read(0)
     calls = shim.calls
     assert len(source.read(1).devices) == 8
-    assert shim.calls - calls == 6 * 8
+    assert shim.calls - calls == 7 * 8
+
+
+def test_the_minor_number_is_another_than_the_index(shim, source):
+    for index, minor in enumerate((3, 0, 2**20)):
+        shim.gpus[index].plug(f"GPU-{index}").minor = minor
+    assert [(device.gpu.index, device.gpu.minor) for device in source.read(0).devices] == [(0, 3), (1, 0), (2, None)]
+
+
+def test_a_minor_number_that_fails_is_a_line_until_it_is_told(shim, source):
+    shim.gpus[0].plug("GPU-a").errors[MINOR] = TIMEOUT
+    reading = source.read(0)
+    assert (list(joules(reading)), reading.devices[0].gpu.minor) == (["GPU-a"], None)
+    (failure,) = reading.failures
+    assert failure.startswith("GPU GPU-a (index 0): nvmlDeviceGetMinorNumber: Timeout: ")
+    shim.gpus[0].errors[MINOR] = 0
+    assert only(source.read(1)).gpu.minor == 0
+    shim.gpus[0].errors[MINOR] = UNKNOWN
+    assert only(source.read(2)).gpu.minor == 0
 
 
 # Power integrated
@@ -195,7 +231,7 @@ def test_a_gpu_that_tells_neither_is_left_out_and_named_once(shim, source, caplo
 
 @given(st.lists(st.tuples(st.floats(0.01, 60), st.floats(0, 5000)), min_size=1, max_size=30))
 def test_integral_is_that_of_the_polygon_and_never_goes_back(steps):
-    meter, now, last, expected = _Meter(), 50.0, 80.0, 0.0
+    meter, now, last, expected = Meter(), 50.0, 80.0, 0.0
     meter.integrate(last, now, 60)
     for seconds, watts in steps:
         before = meter.counter.total
@@ -356,9 +392,11 @@ def test_each_utilisation_sample_is_used_once(shim, source):
     told = only(source.read(2)).gpu
     assert told.sm_share_by_pid == {1: 0.5}
     assert told.pids == {1, 2, 3}
+    gpu.errors[PROCESS_UTILIZATION] = OLD_SAMPLES
+    assert only(source.read(3)).gpu.sm_share_by_pid == {}
 
 
-@pytest.mark.parametrize("answer", [NO_SAMPLES, NOT_FOUND, INSUFFICIENT_SIZE])
+@pytest.mark.parametrize("answer", [NOTHING, NOT_FOUND, INSUFFICIENT_SIZE])
 def test_no_utilisation_samples_is_unknown_and_quiet(answer, shim, source):
     gpu = shim.gpus[0].plug()
     gpu.set_processes([process(1, sm_percent=20), process(2)])
@@ -367,7 +405,63 @@ def test_no_utilisation_samples_is_unknown_and_quiet(answer, shim, source):
     assert (told.pids, told.sm_share_by_pid) == ({1, 2}, {})
 
 
+def test_samples_of_ended_processes_are_told_too(shim, source):
+    gpu = shim.gpus[0].plug()
+    gpu.set_processes([process(1, sm_percent=30, at=1000), process(99, sm_percent=70, at=500, ended=True)])
+    told = only(source.read(0)).gpu
+    assert (told.pids, told.sm_share_by_pid) == ({1}, {})  # 99 may have ended long before
+    brief = process(2, sm_percent=60, at=1200, ended=True)
+    gpu.set_processes([process(1, sm_percent=20, at=1400, ended=True), brief, process(3, sm_percent=5, at=1900)])
+    told = only(source.read(1)).gpu
+    assert (told.pids, told.sm_share_by_pid) == ({3}, {1: 0.2, 2: 0.6, 3: 0.05})
+    gpu.set_processes([process(3, sm_percent=40, at=2500, ended=True), process(4, sm_percent=80, at=2600, ended=True)])
+    told = only(source.read(2)).gpu
+    assert (told.pids, told.sm_share_by_pid) == (frozenset(), {3: 0.4, 4: 0.8})
+
+
+def test_a_process_in_half_of_the_samples_weighs_half(shim, source):
+    gpu = shim.gpus[0].plug()
+    source.read(0)
+    always = [process(1, sm_percent=50, at=at) for at in (1000, 2000, 3000, 4000)]
+    half = [process(2, sm_percent=50, at=at) for at in (1000, 2000)]
+    gpu.set_processes([*always, *half])
+    assert only(source.read(1)).gpu.sm_share_by_pid == {1: 0.5, 2: 0.25}
+
+
+def test_one_sample_for_each_process_at_a_time_of_its_own(shim, source):
+    gpu = shim.gpus[0].plug()
+    source.read(0)
+    gpu.set_processes([process(pid, sm_percent=10 * pid, at=1000 + pid) for pid in (1, 2, 3)])
+    assert only(source.read(1)).gpu.sm_share_by_pid == {1: 0.1, 2: 0.2, 3: 0.3}
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 100)), max_size=40))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_processes_weigh_as_the_sums_of_their_samples(shim, tmp_path, samples):
+    source = open_source(Settings(), Roots(procfs=tmp_path))
+    gpu = shim.gpus[0].plug()
+    gpu.set_processes([])
+    source.read(0)
+    gpu.set_processes([process(pid, sm_percent=percent, at=1 + n) for n, (pid, percent) in enumerate(samples)])
+    shares = only(source.read(1)).gpu.sm_share_by_pid
+    pids = [pid for pid, _ in samples]
+    assert set(shares) == (set(pids) if len(set(pids)) > 1 else set())
+    assert all(0 < share <= 1 for share in shares.values())
+    used = {pid: sum(percent for owner, percent in samples if owner == pid) for pid in shares}
+    for pid in shares:
+        assert shares[pid] / sum(shares.values()) == pytest.approx(used[pid] / sum(used.values()))
+    source.close()
+
+
 # MIG
+
+
+def by_uuid(reading: SourceReading) -> dict[str, MigDevice]:
+    return {mig.uuid: mig for mig in only(reading).gpu.mig}
+
+
+def use(reading: SourceReading) -> dict[str, float | None]:
+    return {uuid: mig.utilization_ratio for uuid, mig in by_uuid(reading).items()}
 
 
 def test_mig_slices_are_listed_as_they_are_now_and_share_one_energy(shim, source):
@@ -382,17 +476,299 @@ def test_mig_slices_are_listed_as_they_are_now_and_share_one_energy(shim, source
     device = only(source.read(2))
     assert (device.device, device.energy_joules, device.method) == ("GPU-a", 500, "nvml counter")
     name = "NVIDIA H100 80GB HBM3 MIG 1g.10gb"
-    assert device.gpu.mig == (MigDevice("MIG-one", name, "gi7/ci0"), MigDevice("MIG-two", name, "gi9/ci1"))
+    assert device.gpu.mig == (
+        MigDevice("MIG-one", name, "gi7/ci0", 1 / 7, None, frozenset({100})),
+        MigDevice("MIG-two", name, "gi9/ci1", 1 / 7, None, frozenset({101, 102})),
+    )
     assert device.gpu.pids == {100, 101, 102}
     assert device.gpu.utilization_ratio is None
     assert device.gpu.sm_share_by_pid == {}
     gpu.set_slices({3: ("MIG-three", 9, 1)})
     assert [mig.uuid for mig in only(source.read(3)).gpu.mig] == ["MIG-three"]
+    gpu.set_slices({3: ("MIG-nameless", 9, 1)})
     gpu.slices[3].name = b""
     assert [mig.model for mig in only(source.read(3)).gpu.mig] == ["NVIDIA H100 80GB HBM3"]
     gpu.mig_enabled = 0
     told = only(source.read(4)).gpu
     assert (told.mig, told.utilization_ratio) == ((), 0.3)
+
+
+@pytest.mark.parametrize(
+    ("most", "slices", "expected"),
+    [
+        (7, {0: ("MIG-3g", 1, 0, 3), 1: ("MIG-4g", 2, 0, 4)}, {"MIG-3g": 3 / 7, "MIG-4g": 4 / 7}),
+        (7, {0: ("MIG-1c", 1, 0, 1), 1: ("MIG-2c", 1, 1, 2)}, {"MIG-1c": 1 / 7, "MIG-2c": 2 / 7}),
+        (4, {0: ("MIG-2g", 1, 0, 2), 2: ("MIG-1g", 3, 0, 1)}, {"MIG-2g": 2 / 4, "MIG-1g": 1 / 4}),
+        (7, {0: ("MIG-7g", 0, 0, 7), 1: ("MIG-blank", 1, 0, 2**32 - 1)}, {"MIG-7g": 1, "MIG-blank": None}),
+        (7, {0: ("MIG-none", 1, 0, 0)}, {"MIG-none": None}),
+    ],
+)
+def test_share_is_that_of_the_compute_slices(most, slices, expected, shim, source):
+    gpu = shim.gpus[0].plug()
+    gpu.most_slices = most
+    gpu.set_slices(slices)
+    assert {uuid: mig.share for uuid, mig in by_uuid(source.read(0)).items()} == expected
+
+
+def test_a_share_that_fails_is_a_line_until_it_is_told(shim, source):
+    gpu = shim.gpus[0].plug("GPU-a")
+    gpu.set_slices({0: ("MIG-one", 1, 0, 3), 1: ("MIG-two", 2, 0, 3)})
+    gpu.errors[ATTRIBUTES] = NO_PERMISSION
+    reading = source.read(0)
+    assert [mig.share for mig in reading.devices[0].gpu.mig] == [None, None]
+    assert reading.failures == (
+        "GPU GPU-a (index 0): nvmlDeviceGetAttributes_v2: Insufficient Permissions: let this user read /dev/nvidia*",
+    )
+    gpu.errors[ATTRIBUTES] = 0
+    assert [mig.share for mig in by_uuid(source.read(1)).values()] == [3 / 7, 3 / 7]
+
+
+def test_a_slice_of_the_same_place_and_numbers_is_asked_anew_what_it_is(shim, source):
+    gpu = shim.gpus[0].plug()
+    gpu.set_slices({0: ("MIG-one", 1, 0, 3)})
+    source.read(0)
+    gpu.set_slices({0: ("MIG-two", 1, 0, 2)})
+    assert by_uuid(source.read(1)) == {
+        "MIG-two": MigDevice("MIG-two", "NVIDIA H100 80GB HBM3 MIG 2g.20gb", "gi1/ci0", 2 / 7)
+    }
+
+
+def partition(shim: Shim, *, gpm: bool = True) -> list[ShimGpu]:
+    """8 GPUs of 7 slices, one process on each."""
+    gpus = [shim.gpus[index].plug(f"GPU-{index}") for index in range(8)]
+    for index, gpu in enumerate(gpus):
+        gpu.gpm_supported = gpm
+        gpu.set_slices({slot: (f"MIG-{index}-{slot}", 7 + slot, 0) for slot in range(7)})
+        gpu.set_processes([process(1000 + 10 * index + slot, mig=slot) for slot in range(7)])
+    return gpus
+
+
+def test_56_slices_cost_seven_calls_each_and_are_told_apart(shim, source):
+    gpus = partition(shim)
+    source.read(0)
+    source.read(1)
+    for index, gpu in enumerate(gpus):
+        for slot in range(7):
+            gpu.run_instance(7 + slot, 2, (7 * index + slot) / 100)
+    calls = shim.calls
+    reading = source.read(2)
+    # Handle, UUID, two for the processes, one for MPS, two for GPM; and five of the GPU's own.
+    assert shim.calls - calls == 8 * (7 * 7 + 5)
+    assert reading.failures == ()
+    slices = {mig.uuid: mig for device in reading.devices for mig in device.gpu.mig}
+    assert len(slices) == 56
+    for index in range(8):
+        for slot in range(7):
+            mig = slices[f"MIG-{index}-{slot}"]
+            assert (mig.share, mig.pids) == (1 / 7, {1000 + 10 * index + slot})
+            assert mig.utilization_ratio == pytest.approx((7 * index + slot) / 100)
+    assert shim.samples == 2 * 56
+
+
+def test_use_is_that_between_the_last_reading_and_this(shim, source):
+    gpu = shim.gpus[0].plug()
+    gpu.gpm_supported = 1
+    gpu.set_slices({0: ("MIG-3g", 1, 0, 3), 1: ("MIG-1c", 2, 0, 1), 2: ("MIG-2c", 2, 1, 2)})
+    gpu.run_instance(1, 1000, 1)
+    assert use(source.read(0)) == {"MIG-3g": None, "MIG-1c": None, "MIG-2c": None}
+    for now, (three, other) in enumerate([(0.25, 0), (1, 0.5), (0, 0.75)], 1):
+        gpu.run_instance(1, 2, three)
+        gpu.run_instance(2, 2, other)
+        assert use(source.read(now)) == pytest.approx({"MIG-3g": three, "MIG-1c": other, "MIG-2c": other})
+
+
+def test_a_use_that_is_not_told_is_not_the_one_before(shim, source):
+    gpu = shim.gpus[0].plug()
+    gpu.gpm_supported = 1
+    gpu.set_slices({0: ("MIG-one", 1, 0)})
+    source.read(0)
+    gpu.run_instance(1, 2, 0.5)
+    assert use(source.read(1)) == {"MIG-one": 0.5}
+    gpu.errors[GPM_VALUE] = NOTHING
+    assert use(source.read(2)) == {"MIG-one": None}
+
+
+def test_use_begins_anew_when_the_gpu_was_initialised_again(shim, source):
+    gpu = shim.gpus[0].plug()
+    gpu.gpm_supported = 1
+    gpu.set_slices({0: ("MIG-one", 1, 0)})
+    source.read(0)
+    gpu.errors[ENERGY] = UNKNOWN
+    assert source.read(1).devices == ()
+    gpu.errors[ENERGY] = 0
+    gpu.run_instance(1, 2, 1)
+    assert use(source.read(2)) == {"MIG-one": None}
+    gpu.run_instance(1, 2, 0.25)
+    assert use(source.read(3)) == {"MIG-one": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ratio", "expected"),
+    [(0, 1, None), (2, -0.01, None), (2, 1.02, None), (2, 1.009, 1), (2, 1, 1), (2, 0, 0), (2, float("nan"), None)],
+)
+def test_a_use_that_cannot_be_is_unknown(seconds, ratio, expected, shim, source):
+    gpu = shim.gpus[0].plug()
+    gpu.gpm_supported = 1
+    gpu.set_slices({0: ("MIG-one", 1, 0)})
+    source.read(0)
+    gpu.run_instance(1, seconds, ratio)
+    assert use(source.read(1)) == {"MIG-one": expected}
+
+
+@pytest.mark.parametrize("function", [GPM_SUPPORT, GPM_SAMPLE, GPM_METRICS, GPM_VALUE])
+@pytest.mark.parametrize("error", [NOT_SUPPORTED, TIMEOUT, NO_PERMISSION])
+def test_use_that_is_not_to_be_had_is_unknown(error, function, shim, source):
+    (gpu, *_) = partition(shim)
+    source.read(0)
+    source.close()
+    gpu.errors[function] = error
+    for now in range(1, 4):
+        gpu.run_instance(7, 2, 0.5)
+        gpu.set_energy(now)
+        reading = source.read(now)
+        assert joules(reading)["GPU-0"] == now
+        assert [mig.utilization_ratio for mig in reading.devices[0].gpu.mig] == [None] * 7
+        failing = error != NOT_SUPPORTED and (now > 1 or function in (GPM_SUPPORT, GPM_SAMPLE))
+        assert len(reading.failures) == failing
+        assert all(failure.startswith("GPU GPU-0 (index 0): ") for failure in reading.failures)
+    gpu.errors[function] = 0
+    source.read(5)
+    gpu.run_instance(7, 2, 0.5)
+    told = source.read(6).devices[0].gpu.mig[0].utilization_ratio
+    assert told == (None if (function, error) == (GPM_SUPPORT, NOT_SUPPORTED) else pytest.approx(0.5))
+
+
+def test_after_a_missed_sample_use_begins_anew(shim, source):
+    gpu = shim.gpus[0].plug()
+    gpu.gpm_supported = 1
+    gpu.set_slices({0: ("MIG-one", 1, 0)})
+    source.read(0)
+    gpu.run_instance(1, 2, 1)
+    gpu.errors[GPM_SAMPLE] = TIMEOUT
+    source.read(1)
+    gpu.errors[GPM_SAMPLE] = 0
+    assert use(source.read(2)) == {"MIG-one": None}
+    gpu.run_instance(1, 2, 0.25)
+    assert use(source.read(3)) == {"MIG-one": 0.25}
+    assert shim.samples == 2
+
+
+def test_no_memory_for_samples_is_a_line(shim, source):
+    partition(shim)
+    shim.refuse_samples(UNKNOWN)
+    reading = source.read(0)
+    assert len(reading.failures) == len(reading.devices) == 8
+    assert ": nvmlGpmSampleAlloc: Unknown Error: " in reading.failures[0]
+    shim.refuse_samples(0)
+    assert source.read(1).failures == ()
+    shim.refuse_samples(UNKNOWN)
+    assert len(source.read(2).failures) == 8
+    assert shim.samples == 0
+
+
+def test_a_gpu_without_gpm_tells_no_use(shim, source):
+    partition(shim, gpm=False)
+    for now in range(3):
+        reading = source.read(now)
+        assert reading.failures == ()
+        assert {mig.utilization_ratio for device in reading.devices for mig in device.gpu.mig} == {None}
+    assert shim.samples == 0
+
+
+def test_use_is_not_asked_for_where_it_is_switched_off(shim, tmp_path):
+    source = open_source(Settings(mig_utilization=False), Roots(procfs=tmp_path))
+    partition(shim)
+    source.read(0)
+    calls = shim.calls
+    reading = source.read(1)
+    assert shim.calls - calls == 8 * (7 * 5 + 5)
+    assert {mig.utilization_ratio for device in reading.devices for mig in device.gpu.mig} == {None}
+    assert shim.samples == 0
+
+
+@pytest.mark.parametrize("lacking", ["MINOR", "ATTRIBUTES", "GPM"])
+def test_an_older_driver_tells_the_rest(lacking, load_nvml, tmp_path, source):
+    shim = load_nvml(build(tmp_path, lacking))
+    gpu = shim.gpus[0].plug()
+    gpu.gpm_supported = 1
+    gpu.set_slices({0: ("MIG-one", 1, 0, 3)})
+    source.read(0)
+    gpu.run_instance(1, 2, 0.5)
+    told = only(source.read(1)).gpu
+    assert told.minor == (None if lacking == "MINOR" else 0)
+    assert told.mig[0].share == (None if lacking == "ATTRIBUTES" else 3 / 7)
+    assert told.mig[0].utilization_ratio == (None if lacking == "GPM" else 0.5)
+
+
+def test_samples_are_never_taken_across_a_partition(shim, source):
+    gpu = shim.gpus[0].plug()
+    gpu.gpm_supported = 1
+    gpu.set_slices({0: ("MIG-old", 1, 0), 1: ("MIG-stays", 2, 0)})
+    source.read(0)
+    gpu.run_instance(1, 2, 1)
+    gpu.run_instance(2, 2, 0.5)
+    gpu.set_slices({0: ("MIG-new", 1, 0), 1: ("MIG-stays", 2, 0)})
+    assert use(source.read(1)) == {"MIG-new": None, "MIG-stays": 0.5}
+    gpu.run_instance(1, 2, 0.25)
+    assert use(source.read(2))["MIG-new"] == 0.25
+
+
+def test_samples_are_freed_when_they_are_of_no_more_use(shim, source):
+    gpus = partition(shim)
+    for now in range(5):
+        source.read(now)
+    assert shim.samples == 112
+    gpus[0].mig_enabled = 0
+    source.read(5)
+    assert shim.samples == 98
+    gpus[1].errors[GPM_SAMPLE] = GPU_IS_LOST
+    assert [device.device for device in source.read(6).devices] == ["GPU-0", *(f"GPU-{n}" for n in range(2, 8))]
+    gpus[1].errors[GPM_SAMPLE] = 0
+    source.read(7)
+    source.read(8)
+    assert shim.samples == 98
+    shim.load_driver()
+    for now in (9, 10, 11):
+        source.read(now)
+    assert shim.samples == 98
+    source.close()
+    assert shim.samples == 0
+
+
+LAYOUTS = st.one_of(
+    st.none(),
+    st.dictionaries(st.integers(0, 6), st.tuples(st.integers(0, 3), st.integers(1, 4)), max_size=7),
+    st.sampled_from(["lose", "return", "reload", "unload", "fail", "mend", "refuse", "allow"]),
+)
+
+
+@given(st.lists(LAYOUTS, max_size=25))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_sample_leaks_whatever_happens(shim, tmp_path, layouts):
+    shim.load_driver()
+    shim.refuse_samples(0)
+    gpu = shim.gpus[0].plug()
+    gpu.gpm_supported, gpu.lost, gpu.mig_enabled, gpu.errors[GPM_SAMPLE] = 1, 0, 0, 0
+    source = open_source(Settings(), Roots(procfs=tmp_path / "proc"))
+    for now, layout in enumerate(layouts):
+        if layout is None:
+            gpu.mig_enabled = 0
+        elif isinstance(layout, dict):
+            gpu.set_slices({slot: (f"MIG-{slot}-{name}", number, slot) for slot, (name, number) in layout.items()})
+        elif layout in ("lose", "return"):
+            gpu.lost = layout == "lose"
+        elif layout in ("fail", "mend"):
+            gpu.errors[GPM_SAMPLE] = TIMEOUT if layout == "fail" else 0
+        elif layout in ("refuse", "allow"):
+            shim.refuse_samples(UNKNOWN if layout == "refuse" else 0)
+        else:
+            (shim.load_driver if layout == "reload" else shim.unload_driver)()
+        reading = source.read(now * 100)
+        if reading.devices:
+            instances = {mig.instance.partition("/")[0] for mig in only_device(reading).gpu.mig}
+            assert shim.samples <= 2 * len(instances)
+    source.close()
+    assert shim.samples == 0
 
 
 # No driver, a driver that goes, a GPU that is lost

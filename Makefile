@@ -11,7 +11,8 @@ demo: $(VENV)/ready
 	@$(BIN)/carbon-exporter demo $(if $(KEEP),--keep)
 
 test: $(VENV)/ready
-	@scripts/real-parts prometheus prometheus-pushgateway prometheus-alertmanager prometheus-node-exporter gcc libc6-dev curl
+	@scripts/real-parts prometheus prometheus-pushgateway prometheus-alertmanager prometheus-node-exporter gcc libc6-dev curl \
+	  slurmctld slurmd slurm-client munge
 	@$(BIN)/python -m pytest
 
 test-fast: $(VENV)/ready
@@ -31,7 +32,7 @@ docs: $(VENV)/ready
 	@$(BIN)/python -m carbon_exporter.metrics > docs/metrics.md
 
 bench: $(VENV)/ready
-	@$(BIN)/python -m benchmarks.node
+	@status=0; for part in node cluster; do $(BIN)/python -m benchmarks.$$part || status=1; done; exit $$status
 
 $(VENV)/ready: pyproject.toml requirements-dev.txt
 	@echo "Setting up $(VENV) (once) ..."

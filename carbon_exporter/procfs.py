@@ -1,6 +1,7 @@
 """Reads what /proc says about CPU time and processes (proc(5)); its root is an argument."""
 
 import os
+import pwd
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -115,6 +116,18 @@ def read_environment(proc: str, pid: int) -> dict[str, str]:
     text = read_bytes(f"{proc}/{pid}/environ").decode("utf-8", "surrogateescape")
     pairs = (entry.partition("=") for entry in text.split("\0"))
     return {name: value for name, separator, value in pairs if separator}
+
+
+def owner_name(proc: str, pid: int) -> str:
+    """The user whom `pid` belongs to, by name where this host knows it, else by number; "" where it is gone."""
+    try:
+        owner = os.stat(f"{proc}/{pid}").st_uid  # noqa: PTH116
+    except OSError:
+        return ""
+    try:
+        return pwd.getpwuid(owner).pw_name
+    except KeyError:
+        return str(owner)
 
 
 def may_look_into_processes() -> bool:

@@ -78,7 +78,9 @@ def test_a_bad_configuration_ends_the_real_process_without_a_traceback(tmp_path)
     )
 
 
-@pytest.mark.parametrize("command", [[], ["nodes"], ["node", "--log.level", "loud"], ["push"]])
+@pytest.mark.parametrize(
+    "command", [[], ["nodes"], ["node", "--log.level", "loud"], ["push", "--epochs-completed", "x"]]
+)
 def test_wrong_usage_is_status_2(command, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(command)

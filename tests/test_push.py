@@ -51,7 +51,7 @@ NAMES = [
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     for name in list(os.environ):
-        if name.startswith("CARBON_") and name != "CARBON_REQUIRE_REAL":
+        if name.startswith(("CARBON_", "SLURM_")) and name != "CARBON_REQUIRE_REAL":
             monkeypatch.delenv(name)
     for name in (*RANKS, "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -679,9 +679,41 @@ def test_the_command_pushes_and_deletes(gateway: str, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == ""
 
 
+NAMED = [
+    ({"CARBON_TRAINING_JOB": "bert"}, "bert"),
+    ({"SLURM_JOB_ID": "4711"}, "slurm-4711"),
+    ({"SLURM_JOB_ID": "4711", "CARBON_TRAINING_JOB": "bert"}, "bert"),
+    ({"CARBON_POD_NAMESPACE": "nlp", "CARBON_TRAINING_JOB": "bert"}, "nlp/bert"),
+]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("environment", "name"), NAMED)
+def test_without_a_name_both_push_under_that_of_the_environment(
+    environment: dict[str, str], name: str, gateway: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, text in {**environment, "CARBON_TRAINING_GROUP": "kind"}.items():
+        monkeypatch.setenv(key, text)
+    with Progress(epochs=3, gateway_url=gateway, delete_after_seconds=None) as progress:
+        assert progress._training.group == "kind"
+    assert value(gateway, name, "carbon_training_epochs_planned") == 3
+    assert push("--epochs-completed", "2", "--gateway", gateway) == 0
+    assert value(gateway, name) == 2
+    assert push("--delete", "--gateway", gateway) == 0
+    assert name not in groups(gateway)
+
+
+def test_an_explicit_name_is_used_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, text in NAMED[3][0].items():
+        monkeypatch.setenv(key, text)
+    assert Progress("resnet", group="g")._training.name == "resnet"
+    assert Progress()._training.name == "nlp/bert"
+
+
 @pytest.mark.parametrize(
     ("words", "expected_status", "text"),
     [
+        (["--finished"], 2, "no job: give NAME or set CARBON_TRAINING_JOB"),
         (["n", "--finished"], 2, "give --gateway http://pushgateway:9091 or set CARBON_PUSHGATEWAY_URL"),
         (["n", "--gateway", "h"], 2, "nothing to push"),
         (["n", "--gateway", "h", "--group", "g"], 2, "nothing to push"),

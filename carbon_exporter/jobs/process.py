@@ -4,14 +4,11 @@ Each tick lists the pids of /proc and opens only the new ones and those of jobs.
 process that took its label by a late exec, runs seldom.
 """
 
-import contextlib
 import logging
 import os
-import pwd
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final
 
 from pydantic import PositiveFloat, PositiveInt
@@ -24,6 +21,7 @@ from carbon_exporter.procfs import (
     HALF_BLIND,
     Process,
     may_look_into_processes,
+    owner_name,
     parse_process,
     read_environment,
     read_process_line,
@@ -185,7 +183,7 @@ class ProcessResolver:
         before = self._members.get(pid)
         if before is not None:
             self._leave(before)
-        job = self._jobs.setdefault(member.training_job, _Job(self._user(pid)))
+        job = self._jobs.setdefault(member.training_job, _Job(owner_name(self._proc, pid)))
         # The kernel cuts a start time down to a whole tick.
         if before is None and (process.start_ticks + 1) / _TICKS_PER_SECOND >= self._reads[0]:
             job.cpu_seconds += process.own_seconds + process.children_seconds
@@ -227,15 +225,6 @@ class ProcessResolver:
             return read_process_line(self._proc, pid)
         except OSError:
             return b""  # it ended meanwhile
-
-    def _user(self, pid: int) -> str:
-        try:
-            owner = Path(self._proc, str(pid)).stat().st_uid
-        except OSError:
-            return ""
-        with contextlib.suppress(KeyError):
-            return pwd.getpwuid(owner).pw_name
-        return str(owner)
 
     def _use(self, name: str, job: _Job) -> JobUse:
         last = job.last_use

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 
 from carbon_exporter.model import ConfigurationError
-from carbon_exporter.naming import GROUP, training_job_name
+from carbon_exporter.naming import GROUP, JOB, group_in, name_in, training_job_name
 from carbon_exporter.push.gateway import URL, Gateway, GatewayError, from_environment
 from carbon_exporter.push.training import Training, amount
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `carbon-exporter push`."""
-    parser.add_argument("name", metavar="NAME", type=_name, help="the training job")
+    parser.add_argument("name", metavar="NAME", type=_name, nargs="?", help=f"the training job (${JOB}, or Slurm's)")
     parser.add_argument("--epochs-completed", type=_amount(0), metavar="N", help="epochs done, 2.35 for part of one")
     parser.add_argument("--epochs-planned", type=_amount(1e-9), metavar="N", help="epochs that the job is set to do")
     parser.add_argument("--group", metavar="G", help=f"jobs alike, which forecasts learn from together (${GROUP})")
@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Push, or delete, once. The exit status: 0 confirmed, 1 not, 2 wrong usage; errors are one line on stderr."""
     training = _training(arguments, time.time())
+    if not training.name:
+        return _fail(2, f"no job: give NAME or set {JOB}")
     known = training != Training(training.name, training.group)
     if arguments.delete and (known or arguments.group is not None):
         return _fail(2, "--delete takes no values: it deletes everything pushed for the job")
@@ -54,10 +56,9 @@ def _send(gateway: Gateway, training: Training, *, delete: bool) -> int:
 
 
 def _training(arguments: argparse.Namespace, now_seconds: float) -> Training:
-    group = arguments.group if arguments.group is not None else os.environ.get(GROUP, "")
     return Training(
-        name=arguments.name,
-        group=training_job_name(group),
+        name=arguments.name or name_in(os.environ),
+        group=group_in(os.environ) if arguments.group is None else training_job_name(arguments.group),
         epochs_completed=arguments.epochs_completed,
         epochs_planned=arguments.epochs_planned,
         epoch_end_seconds=None if arguments.epochs_completed is None else now_seconds,

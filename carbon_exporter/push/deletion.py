@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from carbon_exporter.model import ConfigurationError
+from carbon_exporter.naming import GROUP, JOB
 from carbon_exporter.push.gateway import URL, Gateway, GatewayError, from_environment
 from carbon_exporter.push.training import Training
 
@@ -21,7 +22,7 @@ GIVE_UP_SECONDS: Final = 900.0
 RETRY_SECONDS: Final = 5.0
 DETACH_SECONDS: Final = 5.0
 # With these the node agent would count the process as part of the job, and the job as still running.
-_NOT_INHERITED: Final = ("CARBON_TRAINING_JOB", "CARBON_TRAINING_GROUP")
+_NOT_INHERITED: Final = (JOB, GROUP)
 _PROGRAM: Final = "from carbon_exporter.push.deletion import main; main()"
 _T = TypeVar("_T")
 

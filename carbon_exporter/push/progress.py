@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final, Literal, SupportsFloat
 
 from carbon_exporter.model import ConfigurationError
-from carbon_exporter.naming import GROUP, JOB, training_job_name
+from carbon_exporter.naming import JOB, group_in, name_in, training_job_name
 from carbon_exporter.push import deletion
 from carbon_exporter.push.gateway import URL, Gateway, from_environment
 from carbon_exporter.push.pusher import Pusher
@@ -46,7 +46,8 @@ class Progress:
     and on every rank but 0 it does nothing; `epochs()` counts there all the same.
 
     Args:
-        name: the job; without it $CARBON_TRAINING_JOB.
+        name: the job, used as it stands; without it $CARBON_TRAINING_JOB (after "$CARBON_POD_NAMESPACE/" in
+            Kubernetes), or in Slurm slurm-$SLURM_JOB_ID: the name by which the node agent knows it.
         epochs: how many the run is set to do in all.
         group: jobs alike, which forecasts learn from together; without it $CARBON_TRAINING_GROUP.
         epochs_completed: done already, where a run resumes from a checkpoint.
@@ -73,8 +74,8 @@ class Progress:
         self._warned: set[str] = set()
         done = self._positive("epochs_completed", epochs_completed) or 0.0
         self._training = Training(
-            name=training_job_name(str(name or os.environ.get(JOB, ""))),
-            group=training_job_name(str(group or os.environ.get(GROUP, ""))),
+            name=training_job_name(str(name)) if name else name_in(os.environ),
+            group=training_job_name(str(group)) if group else group_in(os.environ),
             epochs_completed=done,
             epochs_planned=self._positive("epochs", epochs),
             budget_grams=self._positive("budget_grams", budget_grams),

@@ -67,14 +67,13 @@ class Cgroups:
         """CPU time of all that ever ran in `folder` and below."""
         if self.unified:
             # usage_usec is the first line, also without the cpu controller.
-            text = read_bytes(f"{self.cpu}/{folder}/cpu.stat")
-            return int(text.split(None, 2)[1]) / 1e6
+            first, _, _ = read_bytes(f"{self.cpu}/{folder}/cpu.stat").partition(b"\n")
+            return int(first.removeprefix(b"usage_usec ")) / 1e6
         return int(read_bytes(f"{self.cpu}/{folder}/cpuacct.usage")) / 1e9
 
-    def cpus_allowed(self, folder: str) -> int:
-        """How many CPUs `folder` may run on."""
-        name = "cpuset.cpus.effective" if self.unified else "cpuset.cpus"
-        return _count_list(read_bytes(self._cpuset / folder / name).decode())
+    def cpus_given(self, folder: str) -> int:
+        """How many CPUs `folder` was given by their numbers; 0 where it may run wherever its parent may (v2)."""
+        return _count_list(read_bytes(self._cpuset / folder / "cpuset.cpus").decode())
 
     def cpu_quota(self, folder: str) -> float | None:
         """How many CPUs' time `folder` may use; None without a limit."""

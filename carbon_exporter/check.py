@@ -3,7 +3,7 @@
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from carbon_exporter.config import Config
-from carbon_exporter.model import ConfigurationError, DeviceReading, Roots, Source, SourceReading
+from carbon_exporter.model import (
+    ConfigurationError,
+    DeviceReading,
+    Resolver,
+    ResolverReading,
+    Roots,
+    Source,
+    SourceReading,
+)
 from carbon_exporter.node.agent import boottime_seconds
 from carbon_exporter.node.state import StateFile, this_host
 from carbon_exporter.plugins import absence_of, open_provider, open_resolvers, open_sources, stand_ins
@@ -65,13 +73,17 @@ def find(
     roots = config.node.roots()
     sources = open_sources(config.sources, roots)
     originals = stand_ins(sources)
+    resolvers = open_resolvers(config.jobs, roots)
     before = {name: source.read(clock()) for name, source in sources.items()}
+    _read_jobs(resolvers, clock())  # the first reading starts what asks in the background
     wait(WATCH_SECONDS)
     for name, source in sources.items():
         if name not in originals or not before[originals[name]].present:
             yield from _check_source(name, source, _devices(before[name]), clock())
         source.close()
-    yield from _check_jobs(config, roots, clock())
+    for name, reading in _read_jobs(resolvers, clock()).items():
+        yield from _check_jobs(name, reading)
+        resolvers[name].close()
     yield _check_intensity(config)
     yield _check_state(config, roots)
     yield _check_address(listen_address)
@@ -84,7 +96,7 @@ def _devices(reading: SourceReading) -> dict[str, DeviceReading]:
 def _check_source(name: str, source: Source, before: dict[str, DeviceReading], now: float) -> Iterator[Finding]:
     reading = source.read(now)
     if not reading.present:
-        yield Finding(name, "absent", absence_of(name))
+        yield Finding(name, "absent", absence_of("sources", name))
     for device in reading.devices:
         last = before.get(device.device)
         watts = (device.energy_joules - last.energy_joules) / WATCH_SECONDS if last else None
@@ -98,17 +110,26 @@ def _check_source(name: str, source: Source, before: dict[str, DeviceReading], n
         yield Finding(name, "broken", failure)
 
 
-def _check_jobs(config: Config, roots: Roots, now: float) -> Iterator[Finding]:
-    for name, resolver in open_resolvers(config.jobs, roots).items():
-        reading = resolver.read(now, frozenset(), frozenset())
-        names = ", ".join(sorted(repr(use.training_job) for use in reading.jobs)[:5])
-        found = f"{len(reading.jobs)} running: {names}" if reading.jobs else "none running now"
-        yield Finding(f"jobs.{name}", "ok", found)
-        if not may_look_into_processes():
-            # Broken for the node agent, which runs for all users; nothing unusual for somebody who is not root.
-            yield Finding(f"jobs.{name}", "broken" if os.geteuid() == 0 else "absent", HALF_BLIND)
-        for failure in reading.failures:
-            yield Finding(f"jobs.{name}", "broken", failure)
+def _read_jobs(resolvers: Mapping[str, Resolver], now: float) -> dict[str, ResolverReading]:
+    readings: dict[str, ResolverReading] = {}
+    for name, resolver in resolvers.items():
+        claimed = frozenset(use.unit for reading in readings.values() for use in reading.jobs)
+        readings[name] = resolver.read(now, frozenset(), claimed)
+    return readings
+
+
+def _check_jobs(name: str, reading: ResolverReading) -> Iterator[Finding]:
+    if not reading.present:
+        yield Finding(f"jobs.{name}", "absent", absence_of("jobs", name))
+        return
+    jobs = {use.training_job for use in reading.jobs} - {""}
+    names = ", ".join(sorted(map(repr, jobs))[:5])
+    yield Finding(f"jobs.{name}", "ok", f"{len(jobs)} running: {names}" if jobs else "none running now")
+    if name != "kubernetes" and not may_look_into_processes():
+        # Broken for the node agent, which runs for all users; nothing unusual for somebody who is not root.
+        yield Finding(f"jobs.{name}", "broken" if os.geteuid() == 0 else "absent", HALF_BLIND)
+    for failure in reading.failures:
+        yield Finding(f"jobs.{name}", "broken", failure)
 
 
 def _check_intensity(config: Config) -> Finding:

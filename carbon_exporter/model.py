@@ -41,7 +41,7 @@ class Gpu:
     """SM utilisation (0 to 1) of each process since the last reading, also of ended ones; empty where it is unknown."""
     mig: tuple["MigDevice", ...] = ()
     minor: int | None = None
-    """N of its /dev/nvidiaN, by which device plugins and Slurm name it."""
+    """N of its /dev/nvidiaN, by which device plugins name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,8 @@ class JobUse:
         unit: names the piece among all, and stays the same for its life: "pod UID", "slurm ID", "process NAME".
         cpu_seconds: cumulative since the piece was first seen; never goes back.
         pids: its processes, as far as the resolver knows them.
-        devices: GPU names as the job declares them or as it was given them: "GPU-...", "MIG-...", "nvidia0",
-            "nvidia0/gi1" (by /dev/nvidiaN), or "0" as CUDA counts inside the job; unknown ones are ignored.
+        devices: GPU names as the job declares them or as it was given them: "GPU-...", "MIG-...", "gpu0" (NVML's index,
+            the order on the PCI bus), "nvidia0" and "nvidia0/gi1" (/dev/nvidiaN), or "0" as CUDA counts inside the job.
         cpus, memory_bytes: allocated to it; None where nobody says.
         started_seconds: when it began, on the clock of the readings; None where that is unknown.
         group: jobs alike.

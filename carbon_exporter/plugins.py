@@ -2,8 +2,8 @@
 
 A module offers a class `Settings` and one function: open_source(settings, roots), open_resolver(settings, roots)
 or open_provider(settings, grid_zone). A source may name another one as STANDS_IN_FOR: then it is read only while that
-one has no hardware to read. A resolver has a RANK: what one of lower rank claims, a later one leaves out. A source
-may say in ABSENT why its hardware may be missing and what to do, for `check`.
+one has no hardware to read. A resolver has a RANK: what one of lower rank claims, a later one leaves out. Both may
+say in ABSENT why what they read may be missing and what to do, for `check`.
 """
 
 import importlib
@@ -55,9 +55,9 @@ def open_provider(name: str, sections: Mapping[str, Any], grid_zone: str) -> Int
     return provider
 
 
-def absence_of(source: str) -> str:
-    """Why the hardware of a source may be missing, and what to do; "" where the source does not say."""
-    module = importlib.import_module(f"carbon_exporter.sources.{source}")
+def absence_of(room: str, name: str) -> str:
+    """Why what this source or resolver reads may be missing, and what to do; "" where it does not say."""
+    module = importlib.import_module(f"carbon_exporter.{room}.{name}")
     return str(getattr(module, "ABSENT", ""))
 
 

@@ -106,7 +106,7 @@ def test_cpu_time_of_a_real_v1_group_and_of_what_ended_below_it(name):
         (SYSTEM / "memory" / name / "memory.limit_in_bytes").write_text(str(1 << 30))
         assert groups.memory_limit_bytes(name) == 1 << 30
         (SYSTEM / "cpuset" / name / "cpuset.cpus").write_text("0")
-        assert groups.cpus_allowed(name) == 1
+        assert groups.cpus_given(name) == 1
         with pytest.raises(FileNotFoundError):
             groups.cpu_seconds(f"{name}/child")
     finally:
@@ -133,10 +133,10 @@ def test_limits_in_a_v2_tree(tmp_path):
     folder = tmp_path / "pod"
     folder.mkdir()
     groups = Cgroups(tmp_path)
-    texts = {"cpu.max": "max 100000\n", "memory.max": "max\n", "cpuset.cpus.effective": "0-3,8,10-11\n"}
+    texts = {"cpu.max": "max 100000\n", "memory.max": "max\n", "cpuset.cpus": "0-3,8,10-11\n"}
     for file, text in texts.items():
         (folder / file).write_text(text)
-    assert (groups.cpu_quota("pod"), groups.memory_limit_bytes("pod"), groups.cpus_allowed("pod")) == (None, None, 7)
+    assert (groups.cpu_quota("pod"), groups.memory_limit_bytes("pod"), groups.cpus_given("pod")) == (None, None, 7)
     (folder / "cpu.max").write_text("250000 100000\n")
     (folder / "memory.max").write_text("4096\n")
     assert (groups.cpu_quota("pod"), groups.memory_limit_bytes("pod")) == (2.5, 4096)

@@ -9,6 +9,7 @@ from carbon_exporter.model import Roots
 
 RANK: Final = 1
 """Resolvers of lower rank come first, and keep what they claim."""
+ABSENT: Final = "no control groups of slurmd: it has run no job here since the boot"
 
 
 class Settings(settings.Settings):

@@ -93,7 +93,7 @@ def _labels(jobs: Sequence[Mapping[str, str]]) -> dict[str, str]:
 def _devices(job: Mapping[str, str]) -> set[str]:
     """The GPUs that Slurm gave, by their numbers on the node; CUDA's own numbers begin at 0 in every job.
 
-    Slurm numbers them by their order on the PCI bus, as NVML does (gres.conf(5), unless that file lists them otherwise).
+    Slurm numbers them by their order on the PCI bus, as NVML does, unless gres.conf(5) lists them otherwise.
     """
     numbers = f"{job.get('SLURM_JOB_GPUS', '')},{job.get('SLURM_STEP_GPUS', '')}".split(",")
     names = [name.strip() for name in job.get("CUDA_VISIBLE_DEVICES", "").split(",")]

@@ -34,12 +34,12 @@ class Split:
     idle: float = 0.0
     equally: float = 0.0
 
-    def add(self, phase: "Split", *, all_equally: bool) -> None:
-        """Add what became of one phase; `all_equally` where the phase itself is a guess."""
+    def add(self, phase: "Split") -> None:
+        """Add what became of one phase."""
         for name, ratio in phase.holders.items():
             self.holders[name] += ratio
         self.idle += phase.idle
-        self.equally += sum(phase.holders.values()) if all_equally else phase.equally
+        self.equally += phase.equally
 
 
 class _Phase(NamedTuple):
@@ -61,19 +61,26 @@ def split(parts: Sequence[Part], idle_ratio: float, sm_weights: Mapping[str, flo
     """
     result = Split()
     shares = _slices(parts)
-    actives, guessed = _active(parts, shares, interval)
+    actives, by_size = _active(parts, shares, interval)
     result.idle += idle_ratio * max(0.0, 1 - sum(shares))
     for part, share, active in zip(parts, shares, actives, strict=True):
         phases, guessed = _phases(part, interval, sm_weights)
         several = len(frozenset().union(*(phase.holders for phase in phases))) > 1
+        held_ratio = sum(phase.ratio for phase in phases if phase.holders)
         for ratio, holders in phases:
+            active_ratio = ratio
+            if idle_ratio > 0 and held_ratio > 0:
+                # What is above idle was used while somebody held the part.
+                active_ratio = ratio / held_ratio if holders else 0.0
             phase = Split()
-            _give(phase, holders, ratio * idle_ratio * share, ratio * (1 - idle_ratio) * active, sm_weights)
-            result.add(phase, all_equally=guessed and several)
-    active_ratio = sum(actives)
-    result.idle += (1 - idle_ratio) * max(0.0, 1 - active_ratio)
-    if guessed:
-        result.equally = max(result.equally, (1 - idle_ratio) * active_ratio)
+            active_here = active_ratio * (1 - idle_ratio) * active
+            _give(phase, holders, ratio * idle_ratio * share, active_here, sm_weights)
+            if guessed and several:
+                phase.equally = sum(phase.holders.values())
+            elif by_size and holders:
+                phase.equally = active_here
+            result.add(phase)
+    result.idle += (1 - idle_ratio) * max(0.0, 1 - sum(actives))
     return result
 
 
@@ -87,7 +94,7 @@ def _slices(parts: Sequence[Part]) -> list[float]:
 
 
 def _active(parts: Sequence[Part], shares: Sequence[float], interval: Interval) -> tuple[list[float], bool]:
-    """Each part's ratio of the energy above idle, and whether it is known from the slices alone."""
+    """Each part's ratio of the energy above idle, and whether several share it by size for want of their use."""
     if len(parts) == 1:
         return [1.0], False
     held = [bool(part.holders or interval.holders_before.get(part.uuid)) for part in parts]
@@ -126,7 +133,7 @@ def _share_active(result: Split, holders: frozenset[str], active: float, sm_weig
             result.holders[name] += active / len(holders)
         return active if len(holders) > 1 else 0.0
     for name, weight in weights.items():
-        result.holders[name] += active * weight / total
+        result.holders[name] += active * (weight / total)
     return 0.0
 
 
@@ -152,15 +159,22 @@ def _phases(part: Part, interval: Interval, sm_weights: Mapping[str, float]) -> 
     return [_Phase(0.5, before), _Phase(0.5, after)], True
 
 
-def sm_weights(sm_share_by_pid: Mapping[int, float], job_of: Mapping[int, str], *, given: bool) -> Mapping[str, float]:
+def sm_weights(
+    sm_share_by_pid: Mapping[int, float], job_of: Mapping[int, str], given_to: frozenset[str]
+) -> Mapping[str, float]:
     """SM utilisation of each holder, from that of the processes.
 
-    A process of no known job counts for the system; on a GPU that was `given` to jobs it must be one of theirs, and
-    then nothing is known.
+    A process of no known job counts for the system. On a GPU that was given to jobs it is one of theirs: of a job whose
+    processes are hidden (no hostPID), and then nothing is known; else it came and went between two readings, and is
+    left out.
     """
     weights: dict[str, float] = defaultdict(float)
+    strangers = 0.0
     for pid, share in sm_share_by_pid.items():
-        if pid not in job_of and given:
-            return {}
-        weights[job_of.get(pid, SYSTEM)] += share
-    return weights
+        if pid in job_of:
+            weights[job_of[pid]] += share
+        else:
+            strangers += share
+    if strangers and not given_to:
+        weights[SYSTEM] = strangers
+    return {} if strangers and given_to - weights.keys() else weights

@@ -39,14 +39,14 @@ class Holdings:
         parts: the parts of each GPU, by its UUID.
         job_of: the job of each process on a GPU that belongs to one.
         given: the parts that were given to a job by name, so that every process on them is taken for its own.
-        names: all names that the GPUs answer to.
+        names: all names that each GPU answers to, by its UUID.
         unknown: names that a scheduler gave to a job and no GPU has, with the job.
     """
 
     parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
     job_of: Mapping[int, str] = field(default_factory=dict)
     given: frozenset[str] = frozenset()
-    names: frozenset[str] = frozenset()
+    names: Mapping[str, frozenset[str]] = field(default_factory=dict)
     unknown: frozenset[tuple[str, str]] = frozenset()
 
 
@@ -59,7 +59,8 @@ def find_holdings(gpus: Sequence[DeviceReading], jobs: Iterable[JobUse]) -> Hold
     on_gpus = frozenset().union(*(device.gpu.pids for device in gpus if device.gpu))
     jobs = [use for use in jobs if use.devices or not on_gpus.isdisjoint(use.pids)]
     job_of = {pid: use.training_job for use in jobs for pid in use.pids & on_gpus}
-    names = _names(gpus)
+    names_of = {device.device: _names(device.device, device.gpu) for device in gpus if device.gpu is not None}
+    names = {name: uuids for own in names_of.values() for name, uuids in own.items()}
     holders, unknown = _given(jobs, names)
     given = frozenset(holders)
     for device in gpus:
@@ -72,7 +73,7 @@ def find_holdings(gpus: Sequence[DeviceReading], jobs: Iterable[JobUse]) -> Hold
             if uuid not in given and pids - job_of.keys():
                 holders[uuid].add(SYSTEM)
     parts = {device.device: tuple(_parts(device, holders)) for device in gpus}
-    return Holdings(parts, job_of, given, frozenset(names), frozenset(unknown))
+    return Holdings(parts, job_of, given, {gpu: frozenset(own) for gpu, own in names_of.items()}, frozenset(unknown))
 
 
 def _given(
@@ -86,25 +87,22 @@ def _given(
             uuids = names.get(name) or _beginning_with(name, names)
             for uuid in uuids:
                 holders[uuid].add(use.training_job)
-            # What a process declares by itself may be anything.
-            if not uuids and use.resolver != "process":
+            # What stands in an environment, as with process and slurm, may be anything.
+            if not uuids and use.resolver == "kubernetes":
                 unknown.add((name, use.training_job))
     return holders, unknown
 
 
-def _names(gpus: Sequence[DeviceReading]) -> Mapping[str, Sequence[str]]:
-    """UUIDs of parts by every name that a job may be given them under; a GPU's own name stands for all its slices."""
+def _names(uuid: str, gpu: Gpu) -> Mapping[str, Sequence[str]]:
+    """UUIDs of a GPU's parts by every name that a job may be given them under; its own stands for all its slices."""
     names: dict[str, list[str]] = defaultdict(list)
-    for device in gpus:
-        gpu = device.gpu
-        if gpu is None:
-            continue
-        uuids = [mig.uuid for mig in gpu.mig] or [device.device]
-        names[device.device] = uuids
+    uuids = [mig.uuid for mig in gpu.mig] or [uuid]
+    names[uuid] = names[f"gpu{gpu.index}"] = uuids
+    if gpu.minor is not None:
+        names[f"nvidia{gpu.minor}"] = uuids
+    for mig in gpu.mig:
+        names[mig.uuid] = [mig.uuid]
         if gpu.minor is not None:
-            names[f"nvidia{gpu.minor}"] = uuids
-        for mig in gpu.mig:
-            names[mig.uuid] = [mig.uuid]
             names[f"nvidia{gpu.minor}/{mig.instance.partition('/')[0]}"].append(mig.uuid)
     return dict(names)
 

@@ -70,7 +70,7 @@ class Ledger:
         self._pieces: dict[str, Piece] = {}
         self._devices: dict[str, Device] = {}
         self._job_of_pid: Mapping[int, str] = {}
-        self._gpu_names: set[str] = set()
+        self._gpu_names: dict[str, frozenset[str]] = {}
 
     def post(
         self,
@@ -90,6 +90,7 @@ class Ledger:
             grams_per_joule: PUE times grid intensity in force now.
         """
         self._take_use(jobs, now_seconds)
+        self._forget(now_seconds)  # first, or a job that returns later would be measured by its old CPU time
         uses = Uses({name: account.cpu_seconds for name, account in self.accounts.items()}, host)
         holdings = find_holdings([device for device in devices if device.gpu is not None], jobs)
         now = _Now(
@@ -104,16 +105,16 @@ class Ledger:
             started_seconds=_starts(jobs) if holdings.parts else {},
         )
         self._job_of_pid = holdings.job_of
-        self._gpu_names |= holdings.names
+        self._gpu_names.update(holdings.names)
         for device in devices:
             if device.component is not None:
                 self._share(device, device.component, now)
         self._count_gpus(holdings)
-        self._forget(now_seconds)
+        known = frozenset().union(*self._gpu_names.values()) if holdings.unknown else frozenset()
         return tuple(
             f"{name}: given to {job or 'a pod without a job'}, but NVML sees no such GPU: let the exporter see all GPUs"
             for name, job in sorted(holdings.unknown)
-            if name not in self._gpu_names  # a GPU that cannot be read just now is a failure of its source
+            if name not in known  # a GPU that cannot be read just now is a failure of its source
         )
 
     def _take_use(self, jobs: Sequence[JobUse], now_seconds: float) -> None:
@@ -192,8 +193,8 @@ class Ledger:
         unused = not held or (gpu is not None and gpu.utilization_ratio == 0.0)
         seconds = now.seconds - last.seconds
         self.idle_power.watch(device.device, joules, seconds, unused=unused)
-        given = device.device in now.holdings.given
-        weights = sm_weights(gpu.sm_share_by_pid if gpu else {}, now.job_of, given=given)
+        given_to = parts[0].holders if device.device in now.holdings.given else frozenset()
+        weights = sm_weights(gpu.sm_share_by_pid if gpu else {}, now.job_of, given_to)
         idle_ratio = self.idle_power.ratio(device.device, "gpu", joules, seconds) or 0.0
         return split(parts, idle_ratio, weights, Interval(last.holders, last.seconds, now.seconds, now.started_seconds))
 

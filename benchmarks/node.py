@@ -179,9 +179,9 @@ def _scrapers(count: int) -> str:
     return "1 scraper" if count == 1 else f"{count} scrapers at once"
 
 
-def table_of(measures: list[Measure]) -> Table:
+def table_of(measures: list[Measure], title: str = "carbon-exporter node") -> Table:
     """The measures as they are shown."""
-    table = Table(title="carbon-exporter node")
+    table = Table(title=title)
     for column in ("measure", "value", "reference", "ratio", "target", "met"):
         table.add_column(column, justify="left" if column in ("measure", "target", "met") else "right")
     for measure in measures:

@@ -19,12 +19,11 @@ import pynvml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.host import Host, configuration, moving_host, training_jobs
+from benchmarks.host import configuration, moving_host, training_jobs
 from benchmarks.node import SAMPLING_JOBS
 from benchmarks.process import machine
 from carbon_exporter.config import load_config
 from carbon_exporter.node.agent import build_sampler
-from carbon_exporter.node.sampler import Sampler
 
 TICKS = 60
 PAUSE_SECONDS = 0.1
@@ -43,9 +42,8 @@ def timed(name: str, action: Callable[..., Any], seconds: Seconds) -> Callable[.
     return run
 
 
-def instrumented(host: Host, seconds: Seconds) -> Sampler:
-    """The sampler that `carbon-exporter node` runs, each part of it timed."""
-    sampler: Any = build_sampler(load_config(configuration(host)), lambda _plain: None)
+def instrument(sampler: Any, seconds: Seconds) -> None:
+    """Time every part of `sampler`."""
     for room in (sampler._sources, sampler._resolvers):  # noqa: SLF001 - there is no other way in
         for name, part in room.items():
             part.read = timed(f"read {name}", part.read, seconds)
@@ -54,7 +52,6 @@ def instrumented(host: Host, seconds: Seconds) -> Sampler:
     sampler._state_file.save = timed("save the state", sampler._state_file.save, seconds)  # noqa: SLF001
     sampler._publish = timed("publish the page", sampler._publish, seconds)  # noqa: SLF001
     sampler.tick = timed("whole tick", sampler.tick, seconds)
-    return sampler  # type: ignore[no-any-return]
 
 
 def main() -> None:
@@ -64,7 +61,8 @@ def main() -> None:
         os.environ["NVML_SHIM"] = str(host.shim.control)
         pynvml.nvmlLib = ctypes.CDLL(str(host.shim.lib))
         with training_jobs(SAMPLING_JOBS, host):
-            sampler = instrumented(host, seconds)
+            sampler = build_sampler(load_config(configuration(host)), lambda _plain: None)
+            instrument(sampler, seconds)
             sampler.tick()
             seconds.clear()
             for _ in range(TICKS):

@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="say what can be measured on this host, what not, why, and the cure")
     _add_config_argument(check)
     check.add_argument("--web.listen-address", dest="listen_address", default=NODE_ADDRESS, metavar="HOST:PORT")
+    check.add_argument("--audit", metavar="TIME", help="instead, watch for so long (60s, 2m) and balance every joule")
     check.set_defaults(run=run_check)
 
     demo = commands.add_parser("demo", help="run everything here on two small training jobs, and show the forecasts")
@@ -137,14 +138,19 @@ def run_forecast(arguments: argparse.Namespace) -> int:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    """`carbon-exporter check`: 0 where everything that is there can be read, 1 where something is broken."""
-    from carbon_exporter import check  # noqa: PLC0415
+    """`carbon-exporter check`: 0 where everything that is there can be read, 1 where something is broken.
+
+    With --audit: 0 where every joule is accounted for.
+    """
+    from carbon_exporter import audit, check  # noqa: PLC0415
     from carbon_exporter.config import load_config  # noqa: PLC0415
     from carbon_exporter.forecast.settings import Settings  # noqa: PLC0415
     from carbon_exporter.settings import validated  # noqa: PLC0415
 
     config = load_config(arguments.config)
     validated(Settings, config.forecast, "forecast")
+    if arguments.audit is not None:
+        return audit.run(config, audit.parse_seconds(arguments.audit))
     return check.run(config, arguments.listen_address)
 
 

@@ -7,7 +7,7 @@ and the node agent renders at every tick.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 Room = Literal["node", "intensity", "pushed", "forecast"]
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -290,6 +290,8 @@ FORECAST_LAST_POLL: Final = _gauge(
 
 PUSH_TIME: Final = "push_time_seconds"
 """The Pushgateway's own metric: when a group was last pushed."""
+_HUGE: Final = float("inf")
+_NOT_FINITE: Final = {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}
 
 
 def contract() -> tuple[Metric, ...]:
@@ -297,21 +299,15 @@ def contract() -> tuple[Metric, ...]:
     return tuple(value for value in globals().values() if isinstance(value, Metric))
 
 
-class _Line(NamedTuple):
-    series: str
-    value: float
-    text: str
-
-
 class Renderer:
-    """Writes families as Prometheus text; keeps the lines of the last page, for most of them come again."""
+    """Writes families as Prometheus text; keeps the names of the last page's series, for most of them come again."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, dict[tuple[str, ...], _Line]] = {}
+        self._series: dict[Metric, dict[tuple[str, ...], str]] = {}
 
     def render(self, families: Iterable[Family]) -> bytes:
         """The exposition of `families`; one without samples is left out."""
-        known, self._lines = self._lines, {}
+        known, self._series = self._series, {}
         lines: list[str] = []
         for family in families:
             if not family.samples:
@@ -319,14 +315,13 @@ class Renderer:
             metric = family.metric
             lines.append(f"# HELP {metric.name} {_escape_help(metric.help)}")
             lines.append(f"# TYPE {metric.name} {metric.kind}")
-            before, after = known.get(metric.name, {}), self._lines.setdefault(metric.name, {})
+            before, after = known.get(metric, {}), self._series.setdefault(metric, {})
             for values, value in family.samples:
-                line = before.get(values)
-                if line is None or line.value != value:
-                    series = _series(metric, values) if line is None else line.series
-                    line = _Line(series, value, f"{series} {_number(value)}")
-                after[values] = line
-                lines.append(line.text)
+                series = before.get(values) or _series(metric, values)
+                after[values] = series
+                # Most of a page are ordinary numbers: no call for these.
+                text = value if -_HUGE < value < _HUGE else _NOT_FINITE[repr(value)]
+                lines.append(f"{series} {text}")
         lines.append("")
         return "\n".join(lines).encode()
 
@@ -344,14 +339,6 @@ def escape_label(value: str) -> str:
 
 def _escape_help(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\n", "\\n")
-
-
-_NOT_FINITE: Final = {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}
-
-
-def _number(value: float) -> str:
-    text = repr(float(value))
-    return _NOT_FINITE.get(text, text)
 
 
 _ROOM_TITLES: Final[dict[Room, str]] = {

@@ -143,6 +143,22 @@ class JobUse:
     group: str = ""
     info: Mapping[str, str] = field(default_factory=dict)
 
+    def grown(self, cpu_seconds: float, pids: frozenset[int]) -> "JobUse":
+        """The same piece later on. (dataclasses.replace takes twice the time, for every job at every tick.)"""
+        return JobUse(
+            self.training_job,
+            self.resolver,
+            self.unit,
+            cpu_seconds,
+            pids,
+            self.devices,
+            self.cpus,
+            self.memory_bytes,
+            self.started_seconds,
+            self.group,
+            self.info,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ResolverReading:

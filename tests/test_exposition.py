@@ -45,7 +45,7 @@ def page(scripted_node, monkeypatch):
     package = node.tree.add("intel-rapl:0", "package-0", watts=0.0)
     node.tree.add("intel-rapl:1", "package-1-die-1", watts=0.0)
     node.start(nvml=Gpus(), **node.sampler._sources)
-    monkeypatch.setattr("carbon_exporter.jobs.process.ProcessResolver._user", lambda *_: "trainer")
+    monkeypatch.setattr("carbon_exporter.jobs.process.owner_name", lambda *_: "trainer")
     hostile = 'ns/ünï "q" \\ {x}'
     for seconds in (0.0, 4.0):
         node.proc.put(10, start=1, own=seconds, CARBON_TRAINING_JOB=hostile, CARBON_TRAINING_GROUP="g")

@@ -87,12 +87,23 @@ def test_an_event_that_changes_nothing_we_keep_makes_no_new_snapshot(server, ope
     server.put(pod(1))
     watch = watch_of(server, opened)
     wait_until(lambda: server.watching)
-    known, changes = watch.known, len(watch.changes)
+    known = watch.known
     server.put(pod(1, labels={"uninteresting": "1"}))
-    server.put(pod(2))
-    wait_until(lambda: "pod-2" in names(watch))
-    assert len(watch.changes) == changes + 1
-    assert watch.known is not known
+    server.bookmark()
+    wait_until(lambda: watch._version == str(server.version))
+    assert watch.known is known
+
+
+def test_the_kubelet_is_asked_anew_only_for_pods_that_want_a_device(server, opened):
+    watch = watch_of(server, opened)
+    wait_until(lambda: server.watching)
+    changes = len(watch.changes)
+    server.put(pod(1, resources={"limits": {"cpu": "2", "memory": "1Gi"}}))
+    wait_until(lambda: "pod-1" in names(watch))
+    assert len(watch.changes) == changes
+    server.put(pod(2, resources={"limits": {"nvidia.com/gpu": "1"}}), pod(3, resourceClaims=[{"name": "gpu"}]))
+    wait_until(lambda: "pod-3" in names(watch))
+    assert len(watch.changes) == changes + 2
 
 
 def test_a_broken_connection_goes_on_from_the_last_version_and_the_last_bookmark(server, opened):

@@ -1,6 +1,7 @@
-"""metrics.Renderer keeps the lines of its last page: what it writes must not depend on what it wrote before."""
+"""metrics.Renderer keeps the series of its last page: what it writes must not depend on what it wrote before."""
 
 import math
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,3 +38,10 @@ def test_a_value_that_changes_is_written_anew_and_a_job_that_left_is_forgotten()
     page = renderer.render([Family(JOB_ENERGY, [(("bert", "cpu"), 2.5)])]).decode()
     assert page.splitlines()[2:] == ['carbon_job_energy_joules_total{training_job="bert",component="cpu"} 2.5']
     assert "gpt" not in str(vars(renderer))
+
+
+def test_labels_that_change_their_names_and_not_their_values_are_other_series():
+    renderer = Renderer()
+    pages = [renderer.render([Family(replace(PUE, labels=(label,)), [(("x",), 1.0)])]) for label in ("team", "queue")]
+    assert b'{team="x"}' in pages[0]
+    assert b'{queue="x"}' in pages[1]

@@ -8,7 +8,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from pydantic import PositiveFloat, PositiveInt
@@ -242,7 +242,7 @@ class ProcessResolver:
                 info={"user": job.user} if job.user else {},
             )
         elif last.cpu_seconds != job.cpu_seconds:
-            job.last_use = replace(last, cpu_seconds=job.cpu_seconds)
+            job.last_use = last.grown(job.cpu_seconds, last.pids)
             return job.last_use
         else:
             return last

@@ -24,18 +24,23 @@ def boottime_seconds() -> float:
 
 
 def build_sampler(config: Config, publish: Callable[[bytes], None]) -> Sampler:
-    """The loop that `config` describes; `publish` gets the exposition of every tick.
+    """The loop that `config` describes; `publish` gets the exposition of every tick. Raises as `sampler_for`."""
+    renderer = Renderer()
+
+    def render(tick: Tick) -> None:
+        publish(renderer.render(families(tick)))
+
+    return sampler_for(config, render)
+
+
+def sampler_for(config: Config, publish: Callable[[Tick], None]) -> Sampler:
+    """The loop that `config` describes; `publish` gets every tick.
 
     Raises:
         ConfigurationError: a setting is no use; one line that names it.
     """
     node = config.node
     roots = node.roots()
-    renderer = Renderer()
-
-    def render(tick: Tick) -> None:
-        publish(renderer.render(families(tick)))
-
     sources = open_sources(config.sources, roots)
     return Sampler(
         sources=sources,
@@ -49,7 +54,7 @@ def build_sampler(config: Config, publish: Callable[[bytes], None]) -> Sampler:
         interval_seconds=node.interval_seconds,
         clock=boottime_seconds,
         collectors=Collectors(time.time),
-        publish=render,
+        publish=publish,
     )
 
 

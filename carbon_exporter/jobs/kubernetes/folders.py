@@ -6,6 +6,7 @@ kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podUID.slice, with "_
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,7 @@ class PodFolders:
         self._tops: list[str] = []
         self._searched_seconds = _NEVER
         self._gapless = False
+        self._listed: list[tuple[str, list[str]]] = []
 
     def refresh(self, now_seconds: float) -> str:
         """Look again; what is wrong, in one line, or "".
@@ -42,9 +44,12 @@ class PodFolders:
             self._searched_seconds = now_seconds
             self._tops = list(_search(self._root))
         try:
-            found = {unit: folder for top in self._tops for unit, folder in _units_in(self._root, top)}
+            listed = [pair for top in self._tops for pair in _list(self._root, top)]
+            # Most often nothing has changed, and looking for the units in hundreds of names is half of the cost.
+            found = self.of if listed == self._listed else dict(_units_in(listed))
+            self._listed = listed
         except FileNotFoundError:
-            self._tops, self._searched_seconds, found = [], _NEVER, {}
+            self._tops, self._searched_seconds, self._listed, found = [], _NEVER, [], {}
         except OSError as error:
             self._gapless = False
             return f"{error.filename}: {error.strerror}; CPU time of new pods is not counted"
@@ -84,13 +89,16 @@ def _search(root: str, folder: str = "", depth: int = 1) -> list[str]:
     return tops
 
 
-def _units_in(root: str, top: str) -> list[tuple[str, str]]:
-    """Units with their folders: directly in `top`, and in those of the two lower classes of service."""
-    pairs = []
+def _list(root: str, top: str) -> list[tuple[str, list[str]]]:
+    """What is directly in `top`, and in its folders for the two lower classes of service."""
     names = os.listdir(f"{root}/{top}")  # noqa: PTH208 - the names alone, at every tick
-    folders = [(top, names)]
     classes = (n for n in names if n in ("burstable", "besteffort") or n.endswith(_LOWER_CLASSES))
-    folders += [(f"{top}/{name}", os.listdir(f"{root}/{top}/{name}")) for name in classes]  # noqa: PTH208
-    for folder, inside in folders:
-        pairs += [(unit, f"{folder}/{name}") for name in inside if "pod" in name and (unit := unit_of(name))]
-    return pairs
+    return [(top, names), *((f"{top}/{name}", os.listdir(f"{root}/{top}/{name}")) for name in classes)]  # noqa: PTH208
+
+
+def _units_in(listed: list[tuple[str, list[str]]]) -> Iterator[tuple[str, str]]:
+    """The units among the names, with their folders."""
+    for folder, names in listed:
+        for name in names:
+            if "pod" in name and (unit := unit_of(name)):
+                yield unit, f"{folder}/{name}"

@@ -34,6 +34,7 @@ class Pieces:
         self.strangers: tuple[JobUse, ...] = ()
         self.faults: tuple[str, ...] = ()
         self._namer = namer
+        self._identities: dict[str, tuple[Pod, Identity]] = {}
         self._wall_clock = wall_clock
 
     def take(
@@ -56,6 +57,11 @@ class Pieces:
         ended = {(pod.namespace, pod.name) for pod in pods.values() if not pod.active} - names
         # Kubelets before 1.34 go on to list pods that have ended.
         given = {name: devices for name, devices in given.items() if name not in ended}
+        known = self._identities
+        self._identities = {
+            unit: known[unit] if unit in known and known[unit][0] is pod else (pod, self._namer.identify(pod))
+            for unit, pod in active.items()
+        }
         pieces = {
             unit: piece
             for unit, pod in active.items()
@@ -79,7 +85,7 @@ class Pieces:
     def _piece(self, unit: str, pod: Pod, devices: frozenset[Device], now_seconds: float) -> Piece | None:
         """The piece of an active pod, going on from what was known of it; None where it is nobody's business."""
         before = self.of.get(unit)
-        identity = before.identity if before and before.pod == pod else self._namer.identify(pod)
+        identity = self._identities[unit][1]
         if not identity.training_job and not devices:
             return None
         if before and before.pod == pod:

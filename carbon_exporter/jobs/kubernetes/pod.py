@@ -31,6 +31,7 @@ class Pod:
         cpus, memory_bytes: what it requests; None where it does not say.
         labels: those asked for, of its labels or else of its annotations.
         environment: variables of its containers that name the job; None where the value cannot be known from here.
+        wants_devices: whether it asks for anything that a device plugin or driver gives.
     """
 
     uid: str
@@ -42,6 +43,7 @@ class Pod:
     memory_bytes: float | None
     labels: Mapping[str, str]
     environment: Mapping[str, str | None]
+    wants_devices: bool = False
 
     def to_json(self) -> Json:
         """The state for `from_json`."""
@@ -62,7 +64,8 @@ class Pod:
         environment = {
             str(key): None if value is None else str(value) for key, value in dict(state["environment"]).items()
         }
-        return cls(uid, namespace, name, bool(state["active"]), start, cpus, memory, labels, environment)
+        wants = bool(state["wants_devices"])
+        return cls(uid, namespace, name, bool(state["active"]), start, cpus, memory, labels, environment, wants)
 
 
 def parse_pod(found: Any, wanted: Collection[str]) -> Pod:
@@ -94,7 +97,14 @@ def parse_pod(found: Any, wanted: Collection[str]) -> Pod:
         memory_bytes=_requested(spec, "memory"),
         labels={key: value for key, value in (annotations | labels).items() if key in wanted},
         environment=_environment(_mappings(spec.get("containers")), field_value),
+        wants_devices=bool(spec.get("resourceClaims")) or any(map(_wants_devices, _mappings(spec.get("containers")))),
     )
+
+
+def _wants_devices(container: Mapping[str, Any]) -> bool:
+    """An extended resource has a domain in its name: nvidia.com/gpu."""
+    limits = _mapping(_mapping(container.get("resources")).get("limits"))
+    return any("/" in str(resource) for resource in limits)
 
 
 def _environment(

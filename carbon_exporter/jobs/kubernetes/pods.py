@@ -60,7 +60,7 @@ class PodWatch:
         wanted: labels and annotations to keep of each pod.
         most_pods: pods beyond this are left out, and said.
         backoff: between attempts.
-        changed: is called after each change of `known`.
+        changed: is called when devices may have been given to a pod.
 
     Attributes:
         known: what is known now; replaced whole, never changed.
@@ -180,6 +180,7 @@ class PodWatch:
                 self._node,
             )
         self._publish(pods)
+        self._changed()
         # Later on only the newest state will do: what the server's cache has may be older than what was seen here.
         self._list_at = {}
         return version
@@ -224,17 +225,18 @@ class PodWatch:
 
     def _apply(self, kind: str, pod: Pod) -> None:
         pods = self.known.pods
-        if kind == "DELETED":
-            if pod.uid in pods:
-                self._publish({uid: other for uid, other in pods.items() if uid != pod.uid})
-        elif pods.get(pod.uid) != pod:  # most events tell of something that is not kept
+        before = pods.get(pod.uid)
+        if kind == "DELETED" and before:
+            self._publish({uid: other for uid, other in pods.items() if uid != pod.uid})
+        elif kind != "DELETED" and before != pod:  # most events tell of something that is not kept
             self._publish({**pods, pod.uid: pod})
+            if pod.wants_devices:
+                self._changed()
 
     def _publish(self, pods: Mapping[str, Pod]) -> None:
         left_out = max(0, len(pods) - self._most_pods)
         kept = dict(list(pods.items())[: self._most_pods]) if left_out else pods
         self.known = Known(kept, complete=True, left_out=left_out)
-        self._changed()
 
 
 def _event(line: bytes) -> tuple[str, Any, str]:

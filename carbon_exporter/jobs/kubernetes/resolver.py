@@ -162,7 +162,7 @@ class KubernetesResolver:
             self._take_limits(piece, folder)
         held = pids.get(unit, frozenset())
         if cpu_seconds != piece.use.cpu_seconds or held != piece.use.pids:
-            piece.use = replace(piece.use, cpu_seconds=max(cpu_seconds, piece.use.cpu_seconds), pids=held)
+            piece.use = piece.use.grown(max(cpu_seconds, piece.use.cpu_seconds), held)
         return piece.use
 
     def _take_limits(self, piece: Piece, folder: str) -> None:

@@ -91,7 +91,7 @@ class Job:
                 info=self.told.labels,
             )
         elif self.use.cpu_seconds != self.cpu_seconds or self.use.pids != pids:
-            self.use = replace(self.use, cpu_seconds=self.cpu_seconds, pids=pids)
+            self.use = self.use.grown(self.cpu_seconds, pids)
         return self.use
 
     def to_json(self) -> list[Any]:

@@ -149,7 +149,7 @@ def whole_node(rng, idle_watts):
     return Node(works, cards)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 @pytest.mark.parametrize("configured", [True, False])
 def test_every_owner_on_a_whole_node_has_its_joules_to_one_percent(seed, configured):
     """Exact but for the interval in which a job comes or goes: joules rise linearly with CPU time and SM use, idle
@@ -214,6 +214,7 @@ def relay(rng, *, pause, start_known=True, shows_pids=False, count=40):
     return Node(works, [card]), now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", [lambda _: 0.0, lambda rng: rng.uniform(5.0, 20.0)])
 def test_short_jobs_that_follow_each_other_on_a_gpu_have_their_joules_to_one_percent(pause):
     """Exact where the start is known: a hand-over between jobs of one power goes by time. After a pause the newcomer
@@ -226,6 +227,7 @@ def test_short_jobs_that_follow_each_other_on_a_gpu_have_their_joules_to_one_per
     assert books.found(EQUALLY, "gpu") == 0.0
 
 
+@pytest.mark.slow
 def test_a_short_job_is_wrong_by_one_interval_of_its_cpu_power_at_most():
     rng = random.Random(7)
     node, end = relay(rng, pause=lambda rng: rng.uniform(5.0, 20.0))

@@ -94,6 +94,7 @@ def test_running_jobs_are_named(host):
     assert finding.text.startswith("1 running: 'bert'")
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_broken_with_its_cure(host):
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"

@@ -24,6 +24,8 @@ from carbon_exporter.node.ledger import Ledger
 from carbon_exporter.node.sampler import Sampler
 from carbon_exporter.node.state import Host, StateFile
 
+pytestmark = pytest.mark.slow
+
 HOURS = 2.0
 INTERVAL = 12.0
 LINGER = 600.0

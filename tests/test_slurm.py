@@ -346,7 +346,9 @@ def test_over_a_restart_nothing_is_lost_and_no_environment_is_read_anew(tree, mo
     tree.spend("3", 0.5)
     tree.run("3", 11, **of_job("3"))
     looks = []
-    monkeypatch.setattr("carbon_exporter.jobs.slurm.job._environment", lambda proc, pid: looks.append(pid) or {})
+    monkeypatch.setattr(
+        "carbon_exporter.jobs.slurm.job._environment", lambda proc, pid: looks.append(pid) or of_job(str(pid - 100))
+    )
     jobs = {use.unit.removeprefix("slurm "): use for use in tree.read(13.0).jobs}
     assert looks == [11]
     assert jobs["1"].cpu_seconds == before.cpu_seconds + 5.0
@@ -442,12 +444,26 @@ def test_a_new_step_and_a_new_process_on_a_gpu_are_looked_at_at_once(tree):
     assert (use.training_job, use.pids) == ("bert", {12})
 
 
+def test_what_a_job_uses_before_it_is_known_by_name_is_not_counted_under_another(tree):
+    tree.read(8.0)
+    tree.spend("1")
+    (tree.cpu / tree.holder / "job_1" / "step_batch").mkdir()
+    for now in (10.0, 12.0, 14.0, 15.6):  # slurmd is still preparing it
+        tree.read(now)
+    tree.run("1", 11, start=16.0, **of_job("1", CARBON_TRAINING_JOB="bert"))
+    tree.spend("1", 1.0)
+    use = tree.jobs(17.2)["1"]
+    assert (use.training_job, use.cpu_seconds, use.started_seconds) == ("bert", 1.0, 16.0)
+
+
 def test_looks_grow_rare_and_never_come_all_at_once(tree, monkeypatch):
     for job in range(20):
         tree.spend(str(job))
         tree.run(str(job), 100 + job, **of_job(str(job)))
     looks = []
-    monkeypatch.setattr("carbon_exporter.jobs.slurm.job._environment", lambda proc, pid: looks.append(pid) or {})
+    monkeypatch.setattr(
+        "carbon_exporter.jobs.slurm.job._environment", lambda proc, pid: looks.append(pid) or of_job(str(pid - 100))
+    )
     counts = []
     for tick in range(400):
         looks.clear()

@@ -65,6 +65,7 @@ class Job:
             told = replace(told, labels={**told.labels, "user": user})
         if pids and self.started_seconds is None:
             self.started_seconds = min(filter(None, (_start(proc, pid) for pid in pids)), default=None)
+            self.use = None
             unit = read_unit(proc, pids[0])
             self.pod = unit if unit != self.unit else ""
             self.use = None

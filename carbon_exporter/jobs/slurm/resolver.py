@@ -1,7 +1,8 @@
 """Reads the CPU time of Slurm's jobs, and gives those that ended what they used after their last reading.
 
 A tick lists the folders and reads one counter of each job. The processes of a job are looked at when it is first seen,
-when a step or a process on a GPU came, and else at twice its age, at least every five minutes.
+until one has told its name, when a step or a process on a GPU came, and else at twice its age, at least every five
+minutes.
 """
 
 import errno
@@ -18,6 +19,8 @@ from carbon_exporter.model import Json, ResolverReading
 
 LONGEST_PAUSE_SECONDS: Final = 300.0
 """Between two looks at a job's processes."""
+YOUNG_SECONDS: Final = 60.0
+"""A job without a name is looked at in every tick for so long."""
 LOOKS_PER_TICK: Final = 3
 """At jobs that were looked at before: many of the same age must not make one long tick."""
 _log = logging.getLogger(__name__)
@@ -127,12 +130,13 @@ class SlurmResolver:
         """Look at the processes of the jobs whose turn it is: of all new ones, and of some others."""
         looks = 0
         for job in self._jobs.values():
-            is_new = job.look_seconds == float("-inf")
+            # Its first processes come soon: what it uses until then must not be counted under another name.
+            is_new = not job.told.name and not job.blind and now_seconds - job.seen_seconds < YOUNG_SECONDS
             if looks >= LOOKS_PER_TICK and not is_new:
                 continue
             links = _links(f"{self._cgroups.cpu}/{job.folder}")
             new_on_gpu = bool(pids) and job.use is not None and pids.get(job.unit, frozenset()) - job.use.pids
-            if now_seconds >= job.look_seconds or links > job.links or new_on_gpu:
+            if is_new or now_seconds >= job.look_seconds or links > job.links or new_on_gpu:
                 looks += not is_new
                 job.look(self._cgroups, self._proc)
                 job.look_seconds = now_seconds + min(now_seconds - job.seen_seconds, LONGEST_PAUSE_SECONDS)

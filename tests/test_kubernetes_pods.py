@@ -346,7 +346,7 @@ def test_the_token_goes_over_tls_and_is_read_again_when_it_rotates(tls_server, o
     assert names(watch) == {"pod-1"}
     token.write_text("second-secret\n")
     tls_server.drop_watches()
-    wait_until(lambda: len(watches(tls_server)) == 2)
+    wait_until(lambda: len(watches(tls_server)) == 2 and tls_server.watching)
     sent = [headers["Authorization"] for _, _, headers in tls_server.requests]
     assert sent == ["Bearer first-secret", "Bearer first-secret", "Bearer second-secret"]
     tls_server.refuse = 401

@@ -29,9 +29,11 @@ def slurm_unit(job_id: str) -> str:
 
 def unit_of(text: str) -> str:
     """The unit that a process belongs to, from its /proc/PID/cgroup; "" where it is in none."""
-    if pod := _POD.search(text):
+    # Below user.slice users may make folders of any name.
+    lines = "\n".join(line for line in text.splitlines() if "/user.slice/" not in line)
+    if pod := _POD.search(lines):
         return pod_unit(pod[1])
-    if job := _SLURM.search(text):
+    if job := _SLURM.search(lines):
         return slurm_unit(job[1])
     return ""
 

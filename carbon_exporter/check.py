@@ -57,7 +57,7 @@ def run(config: Config, listen_address: str, console: Console | None = None) -> 
     for finding in findings:
         table.add_row(finding.subject, Text(finding.status, _STYLES[finding.status]), Text(finding.text))
     console.print(table)
-    broken = [finding.subject for finding in findings if finding.status == "broken"]
+    broken = list(dict.fromkeys(finding.subject for finding in findings if finding.status == "broken"))
     if broken:
         console.print(f"\nbroken: {', '.join(broken)}", style="bold red")
     return 1 if broken else 0
@@ -112,9 +112,10 @@ def _check_source(name: str, source: Source, before: dict[str, DeviceReading], n
 
 def _read_jobs(resolvers: Mapping[str, Resolver], now: float) -> dict[str, ResolverReading]:
     readings: dict[str, ResolverReading] = {}
+    claimed: frozenset[str] = frozenset()
     for name, resolver in resolvers.items():
-        claimed = frozenset(use.unit for reading in readings.values() for use in reading.jobs)
-        readings[name] = resolver.read(now, frozenset(), claimed)
+        readings[name] = reading = resolver.read(now, frozenset(), claimed)
+        claimed |= reading.claimed.union(use.unit for use in reading.jobs)
     return readings
 
 

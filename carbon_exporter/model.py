@@ -121,7 +121,7 @@ class JobUse:
         training_job: "" for work that belongs to no job and yet holds devices.
         resolver: who found it.
         unit: names the piece among all, and stays the same for its life: "pod UID", "slurm ID", "process NAME".
-        cpu_seconds: cumulative since the piece was first seen; never goes back.
+        cpu_seconds: cumulative since the piece was first seen; one that goes back has begun anew.
         pids: its processes, as far as the resolver knows them.
         devices: GPU names as the job declares them or as it was given them: "GPU-...", "MIG-...", "gpu0" (NVML's index,
             the order on the PCI bus), "nvidia0" and "nvidia0/gi1" (/dev/nvidiaN), or "0" as CUDA counts inside the job.
@@ -164,12 +164,14 @@ class JobUse:
 class ResolverReading:
     """The jobs running at one instant, as one resolver finds them.
 
-    `present` is False where there is no such scheduler on this host: that is no failure.
+    `present` is False where there is no such scheduler on this host: that is no failure. `claimed` are kinds of units
+    ("pod") that are this resolver's business as a whole; the units of its jobs are anyway.
     """
 
     jobs: tuple[JobUse, ...] = ()
     failures: tuple[str, ...] = ()
     present: bool = True
+    claimed: frozenset[str] = frozenset()
 
 
 class Resolver(Protocol):
@@ -181,7 +183,7 @@ class Resolver(Protocol):
         Args:
             now_seconds: seconds since boot, which process start times are in too.
             gpu_pids: the processes that hold a GPU now: the resolver names those that are its own.
-            claimed: units that a resolver of higher rank counts: what is in one of them must be left out.
+            claimed: units, and kinds of units, of resolvers before: what is in one of them must be left out.
         """
 
     def state(self) -> Json:

@@ -11,7 +11,7 @@ from carbon_exporter.model import ConfigurationError
 class Settings(BaseModel):
     """Validated settings of one room or one plug-in; every field has a default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -34,9 +34,11 @@ def validated(kind: type[AnySettings], values: Any, where: str) -> AnySettings:
 
 
 def _problem(kind: type[Settings], where: str, error: Any) -> str:
-    key = ".".join([*([where] if where else []), *(str(part) for part in error["loc"])])
+    # pydantic's "[key]" says that the name before it is the key that is wrong.
+    key = ".".join([*([where] if where else []), *(str(part) for part in error["loc"] if part != "[key]")])
     if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key; known keys here: {', '.join(sorted(_keys_at(kind, error['loc'][:-1])))}"
+        known = ", ".join(sorted(_keys_at(kind, error["loc"][:-1]))) or "none"
+        return f"{key}: unknown key; known keys here: {known}"
     text = error["msg"].removeprefix("Value error, ")
     cure = "; write it in quotes" if error["type"] == "string_type" else ""
     return f"{key}: {text[0].lower()}{text[1:]}{cure}"

@@ -33,6 +33,8 @@ SYSTEM = Path("/sys/fs/cgroup")
         (f"0::/kubepods/pod{UID}/c/slurmstepd.scope/job_5/step_0\n", pod_unit(UID)),
         ("0::/system.slice/slurmd.service\n", ""),
         ("0::/user.slice/user-1000.slice/job_9\n", ""),
+        (f"0::/user.slice/user-1000.slice/user@1000.service/pod{UID}.slice/x\n", ""),
+        ("0::/../../user.slice/user-1000.slice/user@1000.service/slurm/job_42\n", ""),
         ("0::/podman/pod-1234\n", ""),
         (f"0::/kubepods/pod{UID}99\n", ""),
         ("", ""),

@@ -7,11 +7,13 @@ import re
 import subprocess
 
 import pytest
+import yaml
 
 import carbon_exporter
 from carbon_exporter import cli, metrics
-from carbon_exporter.config import Config
+from carbon_exporter.config import Config, load_config
 from carbon_exporter.forecast.settings import Settings as ForecastSettings
+from carbon_exporter.jobs.kubernetes import Settings as KubernetesSettings
 from carbon_exporter.settings import Settings
 
 NOT_METRICS = {"carbon_exporter", "carbon_training", "carbon_exporter_push", "carbon_exporter_demo"}
@@ -125,3 +127,18 @@ def test_no_machine_path_or_download_address_is_in_the_tree(repository):
         path = repository / name
         if path.suffix in {".py", ".md", ".txt", ".toml", ".yaml", ".yml", ""} and path.is_file():
             assert not forbidden.search(path.read_text(errors="replace")), name
+
+
+def test_the_manifest_is_yaml_and_its_configuration_is_accepted(repository, tmp_path):
+    text = (repository / "docs" / "kubernetes.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    parts = {part["kind"]: part for part in yaml.safe_load_all(block)}
+    file = tmp_path / "config.yaml"
+    file.write_text(parts["ConfigMap"]["data"]["config.yaml"])
+    config = load_config(file)
+    (container,) = parts["DaemonSet"]["spec"]["template"]["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+    assert mounts[str(config.node.sysfs)]
+    assert not mounts[str(config.node.state_file.parent)]
+    assert mounts[str(KubernetesSettings().pod_resources_socket.parent)]
+    assert parts["ClusterRole"]["rules"][0]["verbs"] == ["get", "list", "watch"]

@@ -161,7 +161,7 @@ def test_a_taken_port_is_one_line_and_a_failure(agent):
     assert "Traceback" not in agent.server.log.read_text()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"schema":1,"host":"elsewhere","boot_id":"x","body":{}}'])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"schema":2,"host":"elsewhere","boot_id":"x","body":{}}'])
 def test_a_torn_or_foreign_state_file_does_not_stop_the_agent(agent, content):
     agent.state_file.parent.mkdir()
     agent.state_file.write_bytes(content)

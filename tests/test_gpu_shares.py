@@ -20,7 +20,8 @@ def part(holders, *, uuid=GPU, share=1.0, use=None, in_use=True):
 def interval(before, starts=UNKNOWN):
     """From 100 s to 110 s; `before` is who held each part, or the only one."""
     before = before if isinstance(before, dict) else {GPU: before}
-    return Interval({uuid: frozenset(names) for uuid, names in before.items()}, 100.0, 110.0, starts)
+    begun = {(uuid, name): seconds for uuid in before for name, seconds in starts.items()}
+    return Interval({uuid: frozenset(names) for uuid, names in before.items()}, 100.0, 110.0, begun)
 
 
 def check(found, holders, idle, equally):
@@ -195,7 +196,7 @@ PARTS = st.lists(
 def test_ratios_add_up_to_one_and_only_holders_get_any(parts, before, idle_ratio, sm, length, starts):
     parts = [Part(str(i), p.share, p.utilization_ratio, p.in_use, p.holders) for i, p in enumerate(parts)]
     held_before = {p.uuid: names for p, names in zip(parts, before, strict=False)}
-    moments = {name: 50.0 + length * ratio for name, ratio in starts.items()}
+    moments = {(p.uuid, name): 50.0 + length * ratio for p in parts for name, ratio in starts.items()}
     found = split(parts, idle_ratio, sm, Interval(held_before, 50.0, 50.0 + length, moments))
     to_holders = sum(found.holders.values())
     assert to_holders + found.idle == pytest.approx(1.0, rel=1e-12)

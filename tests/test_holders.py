@@ -1,5 +1,7 @@
 """Who holds which GPU or slice: by every name it may be given under, by processes, by what a job declares."""
 
+from dataclasses import replace
+
 import pytest
 
 from carbon_exporter.model import DeviceReading, Gpu, JobUse, MigDevice
@@ -60,8 +62,8 @@ def held(holdings):
         ("nvidia1/gi1", {LARGE, TWIN}),  # both compute instances of one GPU instance
         ("GPU-aaaa", {A}),
         ("MIG-2", {LARGE}),
-        ("GPU-", {A, B, LARGE, SMALL, TWIN}),
-        ("MIG-", {LARGE, SMALL, TWIN}),
+        ("GPU-", set()),  # of several, CUDA takes none
+        ("MIG-", set()),
         # What CUDA calls 0 and no scheduler gave elsewhere.
         ("0", {A}),
         ("2", {LARGE, SMALL, TWIN}),
@@ -172,3 +174,21 @@ def test_names_of_each_gpu_are_known_for_the_time_when_it_cannot_be_read():
         B: {B, "gpu1", "nvidia0"},
         MIG: {MIG, "gpu2", "nvidia1", SMALL, LARGE, TWIN, "nvidia1/gi1", "nvidia1/gi7"},
     }
+
+
+def test_a_holder_began_with_its_earliest_piece_on_that_part():
+    """An older piece on another GPU says nothing; one of unknown age leaves it unknown."""
+    jobs = [
+        replace(use("a", [A]), started_seconds=5.0),
+        replace(use("a", [B]), started_seconds=90.0),
+        replace(use("b", [A]), started_seconds=70.0),
+        replace(use("b", [A]), unit="another", started_seconds=60.0),
+        replace(use("c", [A]), started_seconds=None),
+        replace(use("c", [A]), unit="another", started_seconds=60.0),
+    ]
+    assert find_holdings(node(), jobs).started_seconds == {(A, "a"): 5.0, (B, "a"): 90.0, (A, "b"): 60.0}
+
+
+@pytest.mark.parametrize(("name", "resolver", "told"), [("gpu9", "slurm", True), ("GPU-zz", "slurm", False)])
+def test_a_gpu_that_slurm_gave_and_nobody_has_is_told_and_what_a_user_says_is_not(name, resolver, told):
+    assert bool(find_holdings(node(), [use("a", [name], resolver=resolver)]).unknown) == told

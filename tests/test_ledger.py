@@ -236,6 +236,17 @@ def test_a_state_of_another_shape_is_refused_and_changes_nothing(spoil):
     assert ledger.state() == before
 
 
+@pytest.mark.parametrize(("started", "joules"), [(3590.0, 400.0), (None, 144_000.0), (-5.0, 144_000.0), (3600.0, 0.0)])
+def test_idle_energy_goes_by_the_time_for_which_a_job_had_its_allocation(started, joules):
+    """After an hour away: 80 W idle, half of the CPUs allocated to a job that did nothing."""
+    ledger = Ledger(FOREVER, {"cpu": 80.0})
+    ledger.post([package(0.0)], [], host(0, 0), 0.0, 0.0)
+    use = JobUse("a", "slurm", "slurm 1", cpus=CPUS / 2, started_seconds=started)
+    ledger.post([package(80.0 * 3600)], [use], host(0, 3600 * CPUS), 3600.0, 0.0)
+    assert energy(ledger, "a", "cpu") == pytest.approx(joules)
+    assert ledger.unattributed_joules["cpu", "idle"] == pytest.approx(80.0 * 3600 - joules)
+
+
 def test_the_worked_example_of_the_docs(repository):
     """docs/attribution.md: the table there is what the ledger makes of the text there."""
     gib = 2.0**30

@@ -49,7 +49,7 @@ def test_only_this_host_is_believed(state_file, reader, expected):
         b"[1,2]",
         b"null",
         b"\xff\x00\xfe",
-        b'{"schema": 1}',
+        b'{"schema": 2}',
         b"[" * 100_000,
         json.dumps({"schema": 99, "host": "host-a", "boot_id": "boot-1", "body": {}}).encode(),
     ],

@@ -14,12 +14,12 @@ _NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class Interval(NamedTuple):
-    """Between two readings: who held each part at the first, when both were, and when jobs began, as far as known."""
+    """Between two readings: who held each part at the first, when both were, and since when each (part, holder) is."""
 
     holders_before: Mapping[str, frozenset[str]]
     begin_seconds: float
     end_seconds: float
-    started_seconds: Mapping[str, float]
+    started_seconds: Mapping[tuple[str, str], float]
 
 
 @dataclass(slots=True)
@@ -148,7 +148,7 @@ def _phases(part: Part, interval: Interval, sm_weights: Mapping[str, float]) -> 
     if after == before or not after:
         return [_Phase(1.0, after or before)], False
     length = interval.end_seconds - interval.begin_seconds
-    starts = [interval.started_seconds.get(name, -1.0) for name in after - before]
+    starts = [interval.started_seconds.get((part.uuid, name), -1.0) for name in after - before]
     if length > 0 and starts and all(interval.begin_seconds <= s <= interval.end_seconds for s in starts):
         ratio = (min(starts) - interval.begin_seconds) / length
         return [_Phase(ratio, before), _Phase(1 - ratio, after)], False

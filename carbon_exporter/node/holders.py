@@ -41,6 +41,7 @@ class Holdings:
         given: the parts that were given to a job by name, so that every process on them is taken for its own.
         names: all names that each GPU answers to, by its UUID.
         unknown: names that a scheduler gave to a job and no GPU has, with the job.
+        started_seconds: when each (part, holder) began, as far as that is known.
     """
 
     parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Holdings:
     given: frozenset[str] = frozenset()
     names: Mapping[str, frozenset[str]] = field(default_factory=dict)
     unknown: frozenset[tuple[str, str]] = frozenset()
+    started_seconds: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 def find_holdings(gpus: Sequence[DeviceReading], jobs: Iterable[JobUse]) -> Holdings:
@@ -58,39 +60,53 @@ def find_holdings(gpus: Sequence[DeviceReading], jobs: Iterable[JobUse]) -> Hold
     """
     on_gpus = frozenset().union(*(device.gpu.pids for device in gpus if device.gpu))
     jobs = [use for use in jobs if use.devices or not on_gpus.isdisjoint(use.pids)]
-    job_of = {pid: use.training_job for use in jobs for pid in use.pids & on_gpus}
+    use_of = {pid: use for use in jobs for pid in use.pids & on_gpus}
     names_of = {device.device: _names(device.device, device.gpu) for device in gpus if device.gpu is not None}
     names = {name: uuids for own in names_of.values() for name, uuids in own.items()}
-    holders, unknown = _given(jobs, names)
-    given = frozenset(holders)
-    for device in gpus:
-        for uuid, pids in _pids(device):
-            holders[uuid] |= {job_of[pid] for pid in pids & job_of.keys()}
-    for uuid, job in _by_index(gpus, jobs, on_gpus, holders):
-        holders[uuid].add(job)
-    for device in gpus:
-        for uuid, pids in _pids(device):
-            if uuid not in given and pids - job_of.keys():
-                holders[uuid].add(SYSTEM)
-    parts = {device.device: tuple(_parts(device, holders)) for device in gpus}
-    return Holdings(parts, job_of, given, {gpu: frozenset(own) for gpu, own in names_of.items()}, frozenset(unknown))
+    holds, unknown = _given(jobs, names)
+    given = frozenset(uuid for uuid, _ in holds)
+    holds += [(uuid, use_of[pid]) for device in gpus for uuid, pids in _pids(device) for pid in pids & use_of.keys()]
+    holds += _by_index(gpus, jobs, on_gpus, frozenset(uuid for uuid, _ in holds))
+    holders: dict[str, set[str]] = defaultdict(set)
+    for uuid, use in holds:
+        holders[uuid].add(use.training_job)
+    for uuid, pids in (part for device in gpus for part in _pids(device)):
+        if uuid not in given and pids - use_of.keys():
+            holders[uuid].add(SYSTEM)
+    return Holdings(
+        parts={device.device: tuple(_parts(device, holders)) for device in gpus},
+        job_of={pid: use.training_job for pid, use in use_of.items()},
+        given=given,
+        names={gpu: frozenset(own) for gpu, own in names_of.items()},
+        unknown=frozenset(unknown),
+        started_seconds=_starts(holds),
+    )
 
 
 def _given(
     jobs: Iterable[JobUse], names: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, set[str]], set[tuple[str, str]]]:
-    """The jobs that each part was given to, and the (name, job) that no part answers to."""
-    holders: dict[str, set[str]] = defaultdict(set)
+) -> tuple[list[tuple[str, JobUse]], set[tuple[str, str]]]:
+    """The parts that were given to each piece of a job, and the (name, job) that no part answers to."""
+    holds: list[tuple[str, JobUse]] = []
     unknown: set[tuple[str, str]] = set()
     for use in jobs:
         for name in use.devices:
             uuids = names.get(name) or _beginning_with(name, names)
-            for uuid in uuids:
-                holders[uuid].add(use.training_job)
-            # What stands in an environment, as with process and slurm, may be anything.
-            if not uuids and use.resolver == "kubernetes":
+            holds += [(uuid, use) for uuid in uuids]
+            # Other names stand in the environment of a job's processes, which may say anything.
+            by_scheduler = use.resolver == "kubernetes" or (use.resolver == "slurm" and name.startswith("gpu"))
+            if by_scheduler and not uuids:
                 unknown.add((name, use.training_job))
-    return holders, unknown
+    return holds, unknown
+
+
+def _starts(holds: Iterable[tuple[str, JobUse]]) -> Mapping[tuple[str, str], float]:
+    """When each holder of a part began: its earliest piece there; one with a piece of unknown age is left out."""
+    found: dict[tuple[str, str], list[float | None]] = defaultdict(list)
+    for uuid, use in holds:
+        found[uuid, use.training_job].append(use.started_seconds)
+    known = {key: [seconds for seconds in starts if seconds is not None] for key, starts in found.items()}
+    return {key: min(starts) for key, starts in known.items() if len(starts) == len(found[key])}
 
 
 def _names(uuid: str, gpu: Gpu) -> Mapping[str, Sequence[str]]:
@@ -108,29 +124,29 @@ def _names(uuid: str, gpu: Gpu) -> Mapping[str, Sequence[str]]:
 
 
 def _beginning_with(name: str, names: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    """The parts whose UUID begins with `name`: CUDA takes the beginning of a UUID for the whole."""
+    """The parts of the only GPU or slice whose UUID begins so: CUDA takes that for the whole, where it is clear."""
     if not name.startswith(_UUIDS):
         return ()
-    return [uuid for known, uuids in names.items() if known.startswith(name) for uuid in uuids]
+    found = [uuids for known, uuids in names.items() if known.startswith(name)]
+    return found[0] if len(found) == 1 else ()
 
 
 def _by_index(
-    gpus: Sequence[DeviceReading], jobs: Iterable[JobUse], on_gpus: frozenset[int], holders: Mapping[str, set[str]]
-) -> list[tuple[str, str]]:
-    """The parts that jobs name by an index alone.
+    gpus: Sequence[DeviceReading], jobs: Iterable[JobUse], on_gpus: frozenset[int], held: frozenset[str]
+) -> list[tuple[str, JobUse]]:
+    """The parts that pieces of jobs name by an index alone.
 
-    It is believed only of a job without a process on any GPU, for a GPU that no job holds, where all GPUs are of one
+    It is believed only of a piece without a process on any GPU, for a GPU that no job holds, where all GPUs are of one
     model: containers and Slurm number the GPUs of each job from 0, and CUDA numbers different models by speed.
     """
     if len({device.gpu.model for device in gpus if device.gpu}) != 1:
         return []
     found = []
     for use in jobs:
-        if on_gpus.isdisjoint(use.pids):
-            for device in gpus:
-                uuids = [uuid for uuid, _ in _pids(device)]
-                if device.gpu and str(device.gpu.index) in use.devices and not any(holders.get(u) for u in uuids):
-                    found += [(uuid, use.training_job) for uuid in uuids]
+        for device in gpus if on_gpus.isdisjoint(use.pids) else ():
+            uuids = [uuid for uuid, _ in _pids(device)]
+            if device.gpu and str(device.gpu.index) in use.devices and held.isdisjoint(uuids):
+                found += [(uuid, use) for uuid in uuids]
     return found
 
 

@@ -46,10 +46,9 @@ class _Now:
     grams_per_joule: float
     uses: Uses
     shares_since: Callable[[Uses], tuple[Mapping[str, float], float]]
-    allocated: Allocations
+    allocated_since: Callable[[float], Allocations]
     holdings: Holdings
     job_of: Mapping[int, str]
-    started_seconds: Mapping[str, float]
 
 
 class Ledger:
@@ -98,11 +97,10 @@ class Ledger:
             grams_per_joule=grams_per_joule,
             uses=uses,
             shares_since=cache(lambda last: cpu_shares(last, uses)),  # most devices were last read together
-            allocated=allocations(jobs, host),
+            allocated_since=cache(lambda begin: allocations(jobs, host, begin, now_seconds)),
             holdings=holdings,
             # A process that ended since the last reading still has its share of the interval.
             job_of={**self._job_of_pid, **holdings.job_of},
-            started_seconds=_starts(jobs) if holdings.parts else {},
         )
         self._job_of_pid = holdings.job_of
         self._gpu_names.update(holdings.names)
@@ -180,7 +178,8 @@ class Ledger:
         result = Split()
         for name, share in shares.items():
             result.holders[name] += share * (1 - idle_ratio)
-        allocated = now.allocated.memory if component == "dram" else now.allocated.cpus
+        allocations_since = now.allocated_since(last.seconds)
+        allocated = allocations_since.memory if component == "dram" else allocations_since.cpus
         for name, share in allocated.items():
             result.holders[name] += share * idle_ratio
         result.idle = idle_ratio * max(0.0, 1 - sum(allocated.values()))
@@ -196,7 +195,9 @@ class Ledger:
         given_to = parts[0].holders if device.device in now.holdings.given else frozenset()
         weights = sm_weights(gpu.sm_share_by_pid if gpu else {}, now.job_of, given_to)
         idle_ratio = self.idle_power.ratio(device.device, "gpu", joules, seconds) or 0.0
-        return split(parts, idle_ratio, weights, Interval(last.holders, last.seconds, now.seconds, now.started_seconds))
+        return split(
+            parts, idle_ratio, weights, Interval(last.holders, last.seconds, now.seconds, now.holdings.started_seconds)
+        )
 
     def _add_measured(self, component: Component, joules: float) -> None:
         if component not in self.measured_joules:
@@ -268,16 +269,3 @@ class Ledger:
 def _rise(now: float, last: float) -> float:
     """How much a cumulative reading rose; one that is smaller than before counts from 0 again."""
     return now - last if now >= last else now
-
-
-def _starts(jobs: Sequence[JobUse]) -> Mapping[str, float]:
-    """When each job began: its earliest piece; a job with a piece of unknown age is left out."""
-    starts: dict[str, float] = {}
-    unknown: set[str] = set()
-    for use in jobs:
-        if use.started_seconds is None:
-            unknown.add(use.training_job)
-        else:
-            before = starts.get(use.training_job, use.started_seconds)
-            starts[use.training_job] = min(before, use.started_seconds)
-    return {name: seconds for name, seconds in starts.items() if name not in unknown}

@@ -158,12 +158,13 @@ class Sampler:
     def _read_jobs(self, now: float, gpu_pids: frozenset[int]) -> tuple[JobUse, ...]:
         """The pieces of jobs that all resolvers find; what one has found, those after it leave out."""
         jobs: list[JobUse] = []
+        claimed: frozenset[str] = frozenset()
         for name, resolver in self._resolvers.items():
-            claimed = frozenset(use.unit for use in jobs)
             reading = self._collectors.run(name, partial(resolver.read, now, gpu_pids, claimed), _failures)
             if reading is None:
                 continue
             jobs += reading.jobs
+            claimed |= reading.claimed.union(use.unit for use in reading.jobs)
             if not reading.present:
                 self._collectors.forget(name)
         return tuple(jobs)

@@ -40,15 +40,21 @@ def cpu_shares(last: Uses, now: Uses) -> tuple[Mapping[str, float], float]:
     return {name: seconds / busy for name, seconds in used.items()}, busy / capacity
 
 
-def allocations(jobs: Iterable[JobUse], host: HostCpu) -> Allocations:
-    """The allocated shares; more than there is to allocate is scaled down to all of it."""
+def allocations(jobs: Iterable[JobUse], host: HostCpu, begin_seconds: float, end_seconds: float) -> Allocations:
+    """The shares allocated to `jobs`, alive at the end of an interval, over the interval as a whole.
+
+    A job that began within it has had its share since then. More than there is to allocate is scaled down to all of it.
+    """
     cpus: dict[str, float] = defaultdict(float)
     memory: dict[str, float] = defaultdict(float)
     for use in jobs:
-        if use.training_job and use.cpus:
-            cpus[use.training_job] += use.cpus
-        if use.training_job and use.memory_bytes:
-            memory[use.training_job] += use.memory_bytes
+        if not use.training_job or not (use.cpus or use.memory_bytes):
+            continue
+        ratio = 1.0
+        if use.started_seconds is not None and begin_seconds < use.started_seconds:
+            ratio = max(0.0, end_seconds - use.started_seconds) / (end_seconds - begin_seconds)
+        cpus[use.training_job] += ratio * (use.cpus or 0.0)
+        memory[use.training_job] += ratio * (use.memory_bytes or 0.0)
     return Allocations(_ratios(cpus, host.cpus), _ratios(memory, host.memory_bytes or 0.0))
 
 

@@ -12,7 +12,7 @@ import orjson
 from carbon_exporter.model import ConfigurationError, Json, Roots
 from carbon_exporter.procfs import read_boot_id
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 _log = logging.getLogger(__name__)
 
 

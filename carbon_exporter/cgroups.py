@@ -6,7 +6,6 @@ A unit is a piece of work that a scheduler keeps in a control group of its own: 
 import contextlib
 import math
 import re
-from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -114,11 +113,13 @@ class CpuTimes:
         baseline = self._baselines.get(unit)
         if baseline is None:
             baseline = self._baselines[unit] = 0.0 if fresh else raw_seconds
-        return max(0.0, raw_seconds - baseline)
+        elif raw_seconds < baseline:
+            baseline = self._baselines[unit] = 0.0  # its folder was made anew
+        return raw_seconds - baseline
 
-    def keep(self, units: Collection[str]) -> None:
+    def keep(self, units: set[str]) -> None:
         """Forget all but `units`."""
-        if len(self._baselines) > len(units):
+        if not self._baselines.keys() <= units:
             self._baselines = {unit: value for unit, value in self._baselines.items() if unit in units}
 
     def state(self) -> Json:

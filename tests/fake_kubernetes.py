@@ -29,8 +29,10 @@ def uid_of(number):
     return f"{number:08x}-1111-4222-8333-444455556666"
 
 
-def pod(number, name=None, *, namespace="lab", labels=None, annotations=None, env=None, phase="Running", **spec):
-    """A pod as the API server tells it."""
+def pod(
+    number, name=None, *, namespace="lab", labels=None, annotations=None, env=None, phase="Running", states=(), **spec
+):
+    """A pod as the API server tells it; `states` are those of its containers."""
     container = {"name": "main", "env": env or [], "resources": spec.pop("resources", {})}
     return {
         "apiVersion": "v1",
@@ -44,7 +46,11 @@ def pod(number, name=None, *, namespace="lab", labels=None, annotations=None, en
             "managedFields": [{"manager": "kubelet", "fieldsV1": {"f:status": {}}}],
         },
         "spec": {"nodeName": NODE, "containers": [container], **spec},
-        "status": {"phase": phase, "startTime": "2026-11-21T08:00:00Z"},
+        "status": {
+            "phase": phase,
+            "startTime": "2026-11-21T08:00:00Z",
+            "containerStatuses": [{"name": "main", "state": state} for state in states],
+        },
     }
 
 

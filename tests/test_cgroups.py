@@ -152,5 +152,6 @@ def test_a_unit_counts_from_its_beginning_only_where_it_was_seen_to_begin():
     later = CpuTimes()
     later.restore({**times.state(), "odd": "x", "none": None})
     assert later.since_seen("old", 520.0, fresh=False) == 20.0
-    later.keep({"new"})
+    assert later.since_seen("old", 4.0, fresh=False) == 4.0  # another folder of that name
+    later.keep({"new", "not seen yet"})
     assert later.state() == {"new": 0.0}

@@ -223,6 +223,55 @@ def test_a_pod_that_ends_is_counted_to_its_last_moment_and_holds_nothing(node):
     assert (reading.jobs, reading.failures) == ((), ())
 
 
+def test_a_pod_that_ends_is_allocated_nothing_any_more(node):
+    node.tree.burn(1, 10)
+    asked = {"requests": {"cpu": "2", "memory": "1Gi"}}
+    node.settle(pod(1, labels=job("a"), resources=asked))
+    assert (node.uses()[unit(1)].cpus, node.uses()[unit(1)].memory_bytes) == (2, 2**30)
+    node.settle(pod(1, labels=job("a"), resources=asked, phase="Succeeded"))
+    last = node.uses()[unit(1)]
+    assert (last.training_job, last.cpus, last.memory_bytes) == ("lab/a", None, None)
+
+
+def test_every_pod_is_claimed_also_before_the_api_server_told_of_any(node):
+    assert node.read().claimed == {"pod"}
+    node.settle(pod(1))
+    assert (node.read().jobs, node.read().claimed) == ((), {"pod"})
+
+
+def test_a_control_group_made_anew_for_the_same_pod_counts_from_its_beginning(node):
+    node.tree.burn(1, 10)
+    node.settle(pod(1, labels=job("a")))
+    node.read()
+    node.tree.burn(1, 40)
+    assert node.uses()[unit(1)].cpu_seconds == pytest.approx(30)
+    node.tree.end(1)
+    assert node.uses() == {}
+    node.tree.burn(1, 2)
+    assert node.uses()[unit(1)].cpu_seconds == pytest.approx(2)
+    node.tree.burn(1, 5)
+    assert node.uses()[unit(1)].cpu_seconds == pytest.approx(5)
+
+
+def test_what_a_pod_used_while_it_had_no_name_is_never_its_jobs(node):
+    node.tree.burn(1, 10)
+    # One that waits for its control group has no CPU time to remember.
+    waiting = pod(2, labels=job("b"), phase="Pending")
+    given = gpus("pod-1", GPU[0]) + gpus("pod-2", GPU[1])
+    node.settle(pod(1, labels=job("a")), waiting, given=given)
+    node.read()
+    node.tree.burn(1, 13)
+    assert node.uses()[unit(1)].cpu_seconds == pytest.approx(3)
+    node.settle(pod(1), given=given)
+    assert node.uses()[unit(1)].training_job == ""
+    node.tree.burn(1, 1013)
+    node.read()
+    node.settle(pod(1, labels=job("a")), given=given)
+    assert node.uses()[unit(1)].cpu_seconds == 0
+    node.tree.burn(1, 1014)
+    assert node.uses()[unit(1)].cpu_seconds == pytest.approx(1)
+
+
 def test_a_control_group_that_vanishes_ends_the_pod_without_a_failure(node):
     node.tree.burn(1, 10)
     node.settle(pod(1, labels=job("a")), given=gpus("pod-1", GPU[0]))

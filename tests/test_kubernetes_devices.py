@@ -6,6 +6,8 @@ from fake_kubernetes import NODE, ApiServer, Kubelet, claim, pod_resources, wait
 
 from carbon_exporter.jobs.kubernetes import podresources
 from carbon_exporter.jobs.kubernetes.api import Api
+from carbon_exporter.jobs.kubernetes.names import Namer
+from carbon_exporter.jobs.kubernetes.pieces import Pieces
 from carbon_exporter.jobs.kubernetes.podresources import Device, DraDevice, PodResources, conflicts, device_name
 from carbon_exporter.jobs.kubernetes.resourceslices import ResourceSlices
 
@@ -51,6 +53,7 @@ def ask(path, opened, *, seconds=0.02, uuid_of=lambda device: None, clock=lambda
         ("nvidia.com/gpu", "nvidia0/vgpu7", "nvidia0", True),
         ("example.com/renamed-gpu", GPU, GPU, False),
         ("nvidia.com/gpu", "who knows", "who knows", False),
+        ("nvidia.com/gpu", "two\nlines\x1b[2J::4", "two_lines_[2J", True),
     ],
 )
 def test_every_spelling_of_a_gpu(resource, given, name, shared):
@@ -103,6 +106,19 @@ def test_dynamic_allocation_names_gpus_by_minor_by_cdi_and_by_slices(kubelet, op
     resources = ask(kubelet.path, opened, uuid_of=uuids.get)
     wait_until(lambda: resources.given)
     assert {device.name for device in resources.given["lab", "a"]} == {"nvidia3", MIG, "MIG-abcd", "gpu-5-mig-unknown"}
+
+
+def test_no_text_of_the_kubelet_or_a_driver_splits_a_line(kubelet, opened):
+    kubelet.reply = pod_resources("a", claims=[claim("one\nline"), claim("other", pool="p")])
+    uuids = {DraDevice("p", "other"): "MIG-ab\r\ncd"}
+    resources = ask(kubelet.path, opened, uuid_of=uuids.get)
+    wait_until(lambda: resources.given)
+    assert {device.name for device in resources.given["lab", "a"]} == {"one_line", "MIG-ab__cd"}
+    (line,) = conflicts({("lab", name): {Device(GPU, shared=False)} for name in ("a\nb", "c")})
+    assert line.startswith(f"{GPU} is given to pods lab/a_b and lab/c: ")
+    pieces = Pieces(Namer((), {}), lambda: 0.0)
+    pieces.take({}, {("lab", "a\nb"): frozenset({Device(GPU, shared=False)})}, (), 1.0)
+    assert [use.unit for use in pieces.strangers] == ["pod lab/a_b"]
 
 
 def test_an_equal_answer_is_the_same_object(kubelet, opened):

@@ -198,6 +198,29 @@ def test_start_static_uid_and_phase():
         assert parsed(1, phase=phase).active is active
 
 
+def running(started):
+    return {"running": {"startedAt": started}}
+
+
+def test_a_pod_starts_with_the_first_of_its_running_containers():
+    done, waiting = {"terminated": {"startedAt": "2026-11-21T08:01:00Z"}}, {"waiting": {"reason": "Pulling"}}
+    states = [waiting, running("2026-11-21T08:09:00Z"), running("2026-11-21T08:07:30Z"), done, running("soon"), None]
+    assert parsed(1, states=states).start_seconds == 1795248000 + 450
+    assert parsed(1, states=[waiting, done, running(None)]).start_seconds == 1795248000
+
+
+def test_values_too_long_for_a_name_are_not_there():
+    longest, endless = "x" * 4096, "x" * 4097
+    assert parsed(1, annotations={JOB_LABEL: longest}).labels == {JOB_LABEL: longest}
+    found = parsed(1, annotations={JOB_LABEL: endless, "team": "t"}, labels={"team": endless})
+    assert found.labels == {"team": "t"}
+    name = "CARBON_TRAINING_JOB"
+    assert parsed(1, env=[{"name": name, "value": longest}]).environment == {name: longest}
+    assert parsed(1, env=[{"name": name, "value": endless}]).environment == {}
+    field = [from_field(name, "metadata.annotations['run']")]
+    assert parsed(1, env=field, annotations={"run": endless}).environment == {name: ""}
+
+
 def test_an_ended_pod_keeps_its_name_only():
     ended = parsed(1, phase="Succeeded", labels={JOB_LABEL: "a"})
     assert (ended.labels, ended.environment, ended.cpus) == ({}, {}, None)
@@ -233,6 +256,7 @@ PLACES = [
     ("spec", "resources"),
     ("status", "startTime"),
     ("status", "phase"),
+    ("status", "containerStatuses"),
     ("status",),
     ("spec",),
     ("metadata",),

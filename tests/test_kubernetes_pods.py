@@ -169,6 +169,7 @@ def test_waiting_doubles_up_to_a_bound_and_is_scattered():
     ("status", "words"),
     [
         (403, ("403", "get, list and watch pods", "ClusterRole")),
+        (404, ("404", "is it the API server? check jobs.kubernetes.api_url")),
         (401, ("401", "token")),
         (500, ("500",)),
         (307, ("307",)),
@@ -254,8 +255,30 @@ def test_pods_beyond_the_bound_are_left_out_and_counted(server, opened):
     wait_until(lambda: server.watching)
     assert (len(watch.known.pods), watch.known.left_out) == (3, 2)
     server.put(pod(9))
+    wait_until(lambda: watch.known.left_out == 3)
+    server.put(pod(9, labels={"job-name": "told of again"}), pod(0, labels={"job-name": "changed"}))
+    wait_until(lambda: watch.known.pods[uid_of(0)].labels)
+    assert watch.known.left_out == 3
+    assert names(watch) == {"pod-0", "pod-1", "pod-2"}
+    assert len(lists(server)) == 1
+
+
+def test_pods_that_were_left_out_are_taken_up_when_others_go(server, opened):
+    server.put(*(pod(n) for n in range(5)))
+    watch = watch_of(server, opened, most_pods=3)
+    wait_until(lambda: server.watching)
+    server.delete(4)
     wait_until(lambda: watch.known.left_out == 1)
-    assert len(watch.known.pods) == 3
+    server.delete(0)
+    wait_until(lambda: names(watch) == {"pod-1", "pod-2", "pod-3"} and watch.known.left_out == 0)
+    wait_until(lambda: server.watching and watch._stream)
+    assert watch.failure == ""
+    asked = len(lists(server))
+    server.delete(1)
+    wait_until(lambda: names(watch) == {"pod-2", "pod-3"})
+    server.put(pod(9))
+    wait_until(lambda: "pod-9" in names(watch))
+    assert len(lists(server)) == asked
 
 
 def test_an_endless_line_is_given_up(server, opened, monkeypatch):
@@ -359,8 +382,19 @@ def test_a_server_that_the_ca_did_not_sign_gets_no_token(tls_server, opened, tmp
     (tmp_path / "token").write_text("secret")
     watch = watch_of(tls_server, opened, token_file=str(tmp_path / "token"))
     wait_until(lambda: watch.failure)
+    assert "is not trusted" in watch.failure
     assert "jobs.kubernetes.ca_file" in watch.failure
     assert tls_server.requests == []
+
+
+def test_a_server_without_tls_is_no_matter_of_certificates(server, opened, certificate, tmp_path):
+    (tmp_path / "token").write_text("secret")
+    asked = Api(server.url.replace("http:", "https:"), str(tmp_path / "token"), certificate[0])
+    with pytest.raises(api.ApiError, match="speaks no TLS") as caught:
+        asked.get("/api/v1/pods", {})
+    assert "certificate" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("content", [None, b"two words", b"a\x00b", b"\xff"])
@@ -411,6 +445,12 @@ def test_where_to_ask_and_for_which_node(environment, settings, url, node):
     assert resolver._watch._api.url == url
     assert node is None or resolver._watch._node == node
     assert resolver._watch._node
+
+
+def test_a_bad_url_is_told_what_a_good_one_is():
+    with pytest.raises(ConfigurationError) as caught:
+        validated(Settings, {"api_url": "10.0.0.1:6443"}, "jobs.kubernetes")
+    assert str(caught.value) == "jobs.kubernetes.api_url: must be http://HOST[:PORT] or https://HOST[:PORT]"
 
 
 @pytest.mark.parametrize(

@@ -369,11 +369,11 @@ def test_a_gpu_that_may_not_be_opened_is_named_by_its_index(shim, source):
 # Processes
 
 
-def test_processes_come_and_go_and_are_told_apart_only_when_there_are_several(shim, source):
+def test_processes_come_and_go_and_each_ones_use_is_told_also_that_of_the_only_one(shim, source):
     gpu = shim.gpus[0].plug()
     gpu.set_processes([process(10, sm_percent=90)])
     told = only(source.read(0)).gpu
-    assert (told.pids, told.sm_share_by_pid) == ({10}, {})
+    assert (told.pids, told.sm_share_by_pid) == ({10}, {10: 0.9})
     gpu.set_processes([process(10, sm_percent=60), process(11, sm_percent=30, is_mps=True), process(12)])
     told = only(source.read(1)).gpu
     assert (told.pids, told.sm_share_by_pid) == ({10, 11, 12}, {10: 0.6, 11: 0.3})
@@ -409,7 +409,7 @@ def test_samples_of_ended_processes_are_told_too(shim, source):
     gpu = shim.gpus[0].plug()
     gpu.set_processes([process(1, sm_percent=30, at=1000), process(99, sm_percent=70, at=500, ended=True)])
     told = only(source.read(0)).gpu
-    assert (told.pids, told.sm_share_by_pid) == ({1}, {})  # 99 may have ended long before
+    assert (told.pids, told.sm_share_by_pid) == ({1}, {1: 0.3})  # 99 may have ended long before
     brief = process(2, sm_percent=60, at=1200, ended=True)
     gpu.set_processes([process(1, sm_percent=20, at=1400, ended=True), brief, process(3, sm_percent=5, at=1900)])
     told = only(source.read(1)).gpu
@@ -445,7 +445,7 @@ def test_processes_weigh_as_the_sums_of_their_samples(shim, tmp_path, samples):
     gpu.set_processes([process(pid, sm_percent=percent, at=1 + n) for n, (pid, percent) in enumerate(samples)])
     shares = only(source.read(1)).gpu.sm_share_by_pid
     pids = [pid for pid, _ in samples]
-    assert set(shares) == (set(pids) if len(set(pids)) > 1 else set())
+    assert set(shares) == set(pids)
     assert all(0 < share <= 1 for share in shares.values())
     used = {pid: sum(percent for owner, percent in samples if owner == pid) for pid in shares}
     for pid in shares:

@@ -21,6 +21,7 @@ RANK: Final = 0
 """Comes first: what runs in a pod is counted here."""
 ABSENT: Final = "no cluster: this is not a pod, and jobs.kubernetes.api_url is not set"
 _SERVICE_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
+_URL: Final = re.compile(r"https?://[^/@\s?#]+[^@\s?#]*")
 _LABEL: Final = re.compile(r"(?!__)[a-z_][a-z0-9_]*")
 NAME_LABELS: Final = (
     "jobset.sigs.k8s.io/jobset-name",
@@ -44,7 +45,7 @@ class Settings(settings.Settings):
     """
 
     node_name: str = ""
-    api_url: str = Field(default="", pattern=r"^(https?://[^/@\s?#]+[^@\s?#]*)?$")
+    api_url: str = ""
     token_file: str = f"{_SERVICE_ACCOUNT}/token"
     ca_file: str = f"{_SERVICE_ACCOUNT}/ca.crt"
     pod_resources_socket: Path | None = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
@@ -52,6 +53,13 @@ class Settings(settings.Settings):
     name_labels: tuple[str, ...] = NAME_LABELS
     info_labels: Mapping[str, str] = Field(default_factory=dict)
     most_pods: PositiveInt = 5000
+
+    @field_validator("api_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if value and not _URL.fullmatch(value):
+            raise ValueError("must be http://HOST[:PORT] or https://HOST[:PORT]")
+        return value
 
     @field_validator("info_labels")
     @classmethod

@@ -4,6 +4,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
 
 import contextlib
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,8 @@ ANSWER_SECONDS: Final = 15.0
 _LARGEST_ANSWER: Final = 64 * 2**20
 _LARGEST_LINE: Final = 8 * 2**20
 _CHUNK: Final = 65_536
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
+"""What OpenSSL, by its version, makes of an answer that is not TLS."""
 
 
 class ApiError(Exception):
@@ -23,7 +26,7 @@ class ApiError(Exception):
 
 
 class GoneError(ApiError):
-    """The version asked for is no longer kept: list again (410)."""
+    """What was told since the version asked for is not to be had: list again (410)."""
 
 
 class NotFoundError(ApiError):
@@ -118,7 +121,9 @@ class Api:
                 "with a ClusterRole and its binding"
             )
         if status == requests.codes.not_found:
-            return NotFoundError(f"{self.url} has no {path}: 404")
+            # Every API server has the core of the API.
+            cure = ", is it the API server? check jobs.kubernetes.api_url" if path.startswith("/api/v1/") else ""
+            return NotFoundError(f"{self.url} has no {path}: 404{cure}")
         if status == requests.codes.gone:
             return GoneError(f"{self.url} has forgotten the version asked for: 410")
         return ApiError(f"{self.url} answers {status}: {path} is asked for again")
@@ -130,7 +135,11 @@ class Api:
             yield
         except orjson.JSONDecodeError:
             raise ApiError(f"{self.url} answers no JSON: is jobs.kubernetes.api_url the API server?") from None
-        except requests.exceptions.SSLError:
+        except requests.exceptions.SSLError as error:
+            if any(isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS for cause in _causes(error)):
+                raise ApiError(
+                    f"{self.url} speaks no TLS: set jobs.kubernetes.api_url to its https port, or to http://"
+                ) from None
             raise ApiError(
                 f"{self.url} is not trusted: its certificate is for another name, or not by jobs.kubernetes.ca_file"
             ) from None
@@ -173,10 +182,16 @@ class Stream:
 
 def _cause(error: BaseException) -> str:
     """The operating system's own words where they are the cause, else the kind of error: texts may hold secrets."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         if type(cause).__module__ == "builtins" and isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
+    return type(error).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what each was raised for."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
         inner = [getattr(cause, "reason", None), *cause.args, cause.__cause__, cause.__context__]
         cause = next((part for part in inner if isinstance(part, BaseException)), None)
-    return type(error).__name__

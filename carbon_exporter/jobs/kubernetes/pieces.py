@@ -8,6 +8,7 @@ from carbon_exporter.jobs.kubernetes.names import Identity, Namer
 from carbon_exporter.jobs.kubernetes.pod import Pod
 from carbon_exporter.jobs.kubernetes.podresources import Device, PodName, conflicts
 from carbon_exporter.model import JobUse
+from carbon_exporter.naming import training_job_name
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ class Pieces:
         }
         self.of = pieces | dict(self._ending(active, alive))
         self.strangers = tuple(
-            JobUse("", "kubernetes", f"pod {'/'.join(name)}", devices=_names(devices))
+            JobUse("", "kubernetes", f"pod {training_job_name('/'.join(name))}", devices=_names(devices))
             for name, devices in given.items()
             if name not in names
         )
@@ -79,7 +80,7 @@ class Pieces:
         """Pieces of ended pods with a control group: what it still counts is theirs, but they hold nothing."""
         for unit, piece in self.of.items():
             if unit not in active and unit in alive and piece.begun and piece.use.training_job:
-                piece.use = replace(piece.use, devices=frozenset())
+                piece.use = replace(piece.use, devices=frozenset(), cpus=None, memory_bytes=None)
                 yield unit, piece
 
     def _piece(self, unit: str, pod: Pod, devices: frozenset[Device], now_seconds: float) -> Piece | None:

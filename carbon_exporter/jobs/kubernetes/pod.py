@@ -18,6 +18,8 @@ _DECIMAL: Final = {letter: 1e3**power for power, letter in enumerate("MGTPE", st
 _BINARY: Final = {f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", start=1)}
 _UNITS: Final = _SMALL | _DECIMAL | _BINARY
 _STATIC_UID: Final = "kubernetes.io/config.hash"
+_LONGEST_VALUE: Final = 4096
+"""A longer label, annotation or variable is no name, and is taken as not there: an annotation may have 256 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Pod:
     Attributes:
         uid: as its control group has it, which for a static pod is the hash of its file.
         active: False when it has ended for good, and holds nothing any more.
-        start_seconds: when the kubelet took it up, Unix time.
+        start_seconds: when the first of its running containers began, else when the kubelet took it up; Unix time.
         cpus, memory_bytes: what it requests; None where it does not say.
         labels: those asked for, of its labels or else of its annotations.
         environment: variables of its containers that name the job; None where the value cannot be known from here.
@@ -92,7 +94,7 @@ def parse_pod(found: Any, wanted: Collection[str]) -> Pod:
         namespace=namespace,
         name=name,
         active=True,
-        start_seconds=_unix_seconds(status.get("startTime")),
+        start_seconds=_start_seconds(status),
         cpus=_requested(spec, "cpu"),
         memory_bytes=_requested(spec, "memory"),
         labels={key: value for key, value in (annotations | labels).items() if key in wanted},
@@ -115,7 +117,7 @@ def _environment(
         found: dict[str, str | None] = {}
         for variable in _mappings(container.get("env")):
             name = variable.get("name")
-            if name in (JOB, GROUP, NAMESPACE):
+            if name in (JOB, GROUP, NAMESPACE) and not _is_long(variable.get("value")):
                 found[name] = _value(variable, field_value)
         if JOB in found or GROUP in found:
             return found
@@ -175,6 +177,13 @@ def _amount(part: Mapping[str, Any], resource: str) -> float | None:
     return quantity(_mapping(resources.get("limits")).get(resource)) if request is None else request
 
 
+def _start_seconds(status: Mapping[str, Any]) -> float | None:
+    """Without the images pulled and the init containers run before, where a container runs already."""
+    states = (_mapping(container.get("state")) for container in _mappings(status.get("containerStatuses")))
+    began = (_unix_seconds(_mapping(state.get("running")).get("startedAt")) for state in states)
+    return min((seconds for seconds in began if seconds is not None), default=_unix_seconds(status.get("startTime")))
+
+
 def _unix_seconds(text: Any) -> float | None:
     """RFC 3339 in UTC, as the API writes it: 2026-11-21T08:00:00Z."""
     try:
@@ -198,4 +207,8 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _texts(value: Any) -> dict[str, str]:
-    return {key: text for key, text in _mapping(value).items() if isinstance(text, str)}
+    return {key: text for key, text in _mapping(value).items() if isinstance(text, str) and not _is_long(text)}
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, str) and len(value) > _LONGEST_VALUE

@@ -15,6 +15,8 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
+from carbon_exporter.naming import training_job_name
+
 METHOD: Final = "/v1.PodResourcesLister/List"
 ANSWER_SECONDS: Final = 5.0
 _SHORTEST_SECONDS: Final = 1.0
@@ -50,7 +52,7 @@ _MESSAGES: Final[Mapping[str, tuple[tuple[str, int, str], ...]]] = {
 
 
 class Device(NamedTuple):
-    """A device as model.JobUse.devices names it, and whether several pods may have it."""
+    """A device as model.JobUse.devices names it, fit for a line of the log, and whether several pods may have it."""
 
     name: str
     shared: bool
@@ -93,7 +95,7 @@ def device_name(resource: str, device_id: str) -> Device | None:
     """
     name = _SHARED.sub("", device_id)
     if _GPU.fullmatch(name) or _NVIDIA.match(resource):
-        return Device(name, shared=name != device_id)
+        return Device(training_job_name(name), shared=name != device_id)
     return None
 
 
@@ -106,7 +108,7 @@ def devices_of(container: Any, uuid_of: Callable[[DraDevice], str | None]) -> It
     for dynamic in container.dynamic_resources:
         for claim in dynamic.claim_resources:
             if claim.driver_name == DRA_DRIVER:
-                yield Device(_dynamic_name(claim, uuid_of), shared=True)  # pods may share a claim
+                yield Device(training_job_name(_dynamic_name(claim, uuid_of)), shared=True)  # pods may share a claim
 
 
 def _dynamic_name(claim: Any, uuid_of: Callable[[DraDevice], str | None]) -> str:
@@ -125,7 +127,7 @@ def conflicts(given: Mapping[PodName, Iterable[Device]]) -> list[str]:
         for name in {device.name for device in devices if not device.shared}:
             owners[name].append(pod)
     return [
-        f"{name} is given to pods {' and '.join(sorted('/'.join(pod) for pod in pods))}: "
+        f"{name} is given to pods {' and '.join(sorted(training_job_name('/'.join(pod)) for pod in pods))}: "
         "the kubelet gives a whole device to one pod only; its joules are shared between them"
         for name, pods in sorted(owners.items())
         if len(pods) > 1

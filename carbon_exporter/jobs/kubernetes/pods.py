@@ -179,7 +179,8 @@ class PodWatch:
                 "the API server knows no pod on node %r: if that is not its name, set jobs.kubernetes.node_name",
                 self._node,
             )
-        self._publish(pods)
+        kept = dict(list(pods.items())[: self._most_pods])
+        self.known = Known(kept, complete=True, left_out=len(pods) - len(kept))
         self._changed()
         # Later on only the newest state will do: what the server's cache has may be older than what was seen here.
         self._list_at = {}
@@ -203,7 +204,7 @@ class PodWatch:
         """One event of the watch. One that cannot be read may have been a change: all is listed again.
 
         Raises:
-            GoneError: the version is too old.
+            GoneError: the version is too old, or a pod that was left out may be taken up now.
             ApiError: the server reports an error, or the line is no event.
         """
         try:
@@ -221,22 +222,24 @@ class PodWatch:
         else:
             for pod in self._parsed([found]).values():
                 self._apply(kind, pod)
+            if kind == "DELETED" and self.known.left_out:
+                raise GoneError(f"{self._api.url} may know of pods that were left out: all are listed again")
         self._version = version
 
     def _apply(self, kind: str, pod: Pod) -> None:
-        pods = self.known.pods
+        pods, left_out = self.known.pods, self.known.left_out
         before = pods.get(pod.uid)
-        if kind == "DELETED" and before:
-            self._publish({uid: other for uid, other in pods.items() if uid != pod.uid})
-        elif kind != "DELETED" and before != pod:  # most events tell of something that is not kept
-            self._publish({**pods, pod.uid: pod})
+        if kind == "DELETED":
+            if before:
+                kept = {uid: other for uid, other in pods.items() if uid != pod.uid}
+                self.known = Known(kept, complete=True, left_out=left_out)
+        elif before is None and len(pods) >= self._most_pods:
+            if kind == "ADDED":  # one that is modified was left out, and counted, before
+                self.known = Known(pods, complete=True, left_out=left_out + 1)
+        elif before != pod:  # most events tell of something that is not kept
+            self.known = Known({**pods, pod.uid: pod}, complete=True, left_out=left_out)
             if pod.wants_devices:
                 self._changed()
-
-    def _publish(self, pods: Mapping[str, Pod]) -> None:
-        left_out = max(0, len(pods) - self._most_pods)
-        kept = dict(list(pods.items())[: self._most_pods]) if left_out else pods
-        self.known = Known(kept, complete=True, left_out=left_out)
 
 
 def _event(line: bytes) -> tuple[str, Any, str]:

@@ -24,6 +24,8 @@ from carbon_exporter.model import JobUse, Json, ResolverReading, Roots
 if TYPE_CHECKING:
     from carbon_exporter.jobs.kubernetes import Settings
 
+_CLAIMED: Final = frozenset({"pod"})
+"""What runs in a pod is counted here or nowhere, also where the pod belongs to no job."""
 _MOST_LINES: Final = 10
 _NONE_GIVEN: Final[Mapping[PodName, frozenset[Device]]] = MappingProxyType({})
 _log = logging.getLogger(__name__)
@@ -121,9 +123,11 @@ class KubernetesResolver:
         faults = list(self._pieces.faults)
         found = (self._use(unit, piece, pids, faults) for unit, piece in self._pieces.of.items())
         uses = [use for use in found if use is not None]
-        self._cpu.keep({use.unit for use in uses})
+        # A pod that lost its name is not counted: it goes on from where it is when it has one again.
+        self._cpu.keep({use.unit for use in uses if use.training_job})
         self._reads = (min(self._reads[1], now_seconds), now_seconds)
-        return ResolverReading((*uses, *self._pieces.strangers), tuple(self._failures(blindness, faults)))
+        jobs = (*uses, *self._pieces.strangers)
+        return ResolverReading(jobs, tuple(self._failures(blindness, faults)), claimed=_CLAIMED)
 
     def _start(self) -> None:
         self._started = True
@@ -162,7 +166,7 @@ class KubernetesResolver:
             self._take_limits(piece, folder)
         held = pids.get(unit, frozenset())
         if cpu_seconds != piece.use.cpu_seconds or held != piece.use.pids:
-            piece.use = piece.use.grown(max(cpu_seconds, piece.use.cpu_seconds), held)
+            piece.use = piece.use.grown(cpu_seconds, held)
         return piece.use
 
     def _take_limits(self, piece: Piece, folder: str) -> None:

@@ -42,7 +42,7 @@ class ProcessUse:
         self._begun = False
 
     def read(self, pids: frozenset[int], failures: list[str]) -> dict[int, float]:
-        """SM utilisation (0 to 1) of each process since the last reading, ended ones included; only one has no entry.
+        """SM utilisation (0 to 1) of each process since the last reading, ended ones included.
 
         The mean is over the interval: a process with samples in half of the sampling periods weighs half. As many
         periods are taken to have passed as the process with the most samples has. At the first reading the samples
@@ -61,7 +61,5 @@ class ProcessUse:
                 if self._begun or pid in pids:
                     percents[pid].append(percent)
         self._begun = True
-        if len(pids | percents.keys()) <= 1:
-            return {}
         periods = max(map(len, percents.values()), default=0)
         return {pid: sum(values) / periods / 100 for pid, values in percents.items()}

@@ -202,6 +202,16 @@ def test_a_process_in_a_unit_that_another_resolver_counts_is_left_out(proc):
     assert jobs_of(found.read(7.0, frozenset(), frozenset({"slurm 7", "slurm 8"}))) == {}
 
 
+def test_a_process_in_a_kind_of_unit_that_another_resolver_counts_is_left_out(proc):
+    found = resolver(proc.root)
+    for pid, line in ((10, "/system.slice/slurmstepd.scope/job_7/step_0"), (20, "/user.slice")):
+        proc.put(pid, start=1, CARBON_TRAINING_JOB=f"j{pid}")
+        (proc.root / str(pid) / "cgroup").write_text(f"0::{line}\n")
+    assert set(jobs_of(found.read(5.0, frozenset(), frozenset({"pod"})))) == {"j10", "j20"}
+    assert set(jobs_of(found.read(7.0, frozenset(), frozenset({"slurm"})))) == {"j20"}
+    assert set(jobs_of(found.read(70.0, frozenset(), frozenset({"slurm"})))) == {"j20"}
+
+
 def test_an_orphan_stays_in_its_job(proc):
     found = resolver(proc.root)
     proc.put(10, start=1, CARBON_TRAINING_JOB="a")
@@ -245,6 +255,50 @@ def test_hostile_names_are_counted_under_the_name_that_push_uses(proc, name, cap
     assert len(caplog.messages) == (0 if training_job_name(name) == name else 1)
 
 
+@pytest.mark.parametrize(
+    ("raw", "namespace", "name", "warnings"),
+    [("a", "ns", "ns/a", 0), ("a", " ns ", "ns/a", 0), ("a", "  ", "a", 0), ("a\n", "ns", "ns/a", 1)],
+)
+def test_the_namespace_stands_before_the_name(proc, caplog, raw, namespace, name, warnings):
+    proc.put(10, start=1, CARBON_TRAINING_JOB=raw, CARBON_POD_NAMESPACE=namespace)
+    assert set(jobs_of(resolver(proc.root).read(5.0))) == {name}
+    assert len(caplog.messages) == warnings
+
+
+def test_a_number_of_slurm_alone_makes_no_job(proc):
+    proc.put(10, start=1, SLURM_JOB_ID="7")
+    proc.put(11, start=1, SLURM_JOB_ID="7", CARBON_TRAINING_JOB=" ")
+    assert jobs_of(resolver(proc.root).read(5.0)) == {}
+
+
+def uuids(first, last):
+    return ",".join(f"GPU-{number}" for number in range(first, last))
+
+
+@pytest.mark.parametrize(
+    ("visible", "number"),
+    [([uuids(0, 128)], 128), ([uuids(0, 129)], 0), ([uuids(0, 128), uuids(128, 130)], 0), (["0,GPU-" + "x" * 125], 1)],
+)
+def test_more_gpus_than_there_can_be_are_made_up(proc, visible, number):
+    for pid, names in enumerate(visible, start=10):
+        proc.put(pid, start=1, CARBON_TRAINING_JOB="a", CUDA_VISIBLE_DEVICES=names)
+    found = resolver(proc.root)
+    assert len(jobs_of(found.read(5.0))["a"].devices) == number
+    assert all(len(member[3]) <= 128 for member in found.state()["members"])
+
+
+def test_the_owner_is_looked_up_once_for_a_job(proc, monkeypatch):
+    asked = []
+    monkeypatch.setattr("carbon_exporter.jobs.process.owner_name", lambda _, pid: asked.append(pid) or "ada")
+    found = resolver(proc.root)
+    for pid in range(10, 15):
+        proc.put(pid, start=pid, CARBON_TRAINING_JOB="a")
+    assert jobs_of(found.read(20.0))["a"].info == {"user": "ada"}
+    proc.put(15, start=20, CARBON_TRAINING_JOB="a")
+    found.read(22.0)
+    assert asked == [10]
+
+
 def test_long_names_that_differ_at_the_end_stay_different():
     assert training_job_name("x" * 500 + "1") != training_job_name("x" * 500 + "2")
 
@@ -273,7 +327,34 @@ def test_a_proc_that_cannot_be_listed_is_a_failure(tmp_path):
     assert "cannot be listed: No such file" in reading.failures[0]
 
 
-@pytest.mark.parametrize("state", [{}, {"jobs": 3}, {"read_seconds": "x", "jobs": {}, "members": [[1]]}])
+def state_of(process=(10, 1, 100, 0.0, 0.0), name="a", group="g", devices=("0",), unit="", cpu=2.0, read=4.0):
+    """A state as ProcessResolver.state gives it."""
+    return {"read_seconds": read, "jobs": {"a": [cpu, "ada"]}, "members": [[process, name, group, devices, unit]]}
+
+
+def test_what_a_state_holds_instead_of_texts_becomes_texts(proc):
+    proc.put(10, start=1, CARBON_TRAINING_JOB="a")
+    found = resolver(proc.root)
+    found.restore(state_of(group=5, devices=[7], process=["10", 1, "100", 0, 0]))
+    use = jobs_of(found.read(5.0))["a"]
+    assert (use.group, use.devices, use.cpu_seconds) == ("5", {"7"}, 2.0)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"jobs": 3},
+        {"read_seconds": "x", "jobs": {}, "members": [[1]]},
+        state_of(process=[10, 1, "soon", 0.0, 0.0]),
+        state_of(process=[10, 1, 100, "x", 0.0]),
+        state_of(process=[10, 1, 100]),
+        state_of(name=None),
+        state_of(devices=3),
+        state_of(cpu="nan"),
+        state_of(read="inf"),
+    ],
+)
 def test_an_unusable_state_is_said_and_left(proc, state, caplog):
     proc.put(10, start=1, CARBON_TRAINING_JOB="a")
     found = resolver(proc.root)

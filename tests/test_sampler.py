@@ -155,6 +155,17 @@ def test_a_process_in_a_pod_is_counted_once_and_jobs_of_one_name_are_summed(node
     assert node.tick().ledger.accounts["bert"].cpu_seconds == pytest.approx(8.0)
 
 
+def test_what_a_resolver_counts_stays_its_own_while_it_fails(node):
+    first, second = Scheduler(), Scheduler()
+    node.resolvers = {"kubernetes": first, "slurm": second}
+    node.start()
+    first.jobs = [JobUse("bert", "kubernetes", "pod 1")]
+    node.tick()
+    first.jobs = None  # the next reading raises
+    assert not node.tick().records["kubernetes"].success
+    assert second.asked[2] == {"pod 1"}
+
+
 def test_a_resolver_fails_alone_and_a_scheduler_that_is_not_there_is_quiet(node, caplog):
     failing, absent = Scheduler(), Scheduler()
     failing.failures, absent.present = ("https://api: 403: grant pods list and watch",), False

@@ -214,6 +214,17 @@ def test_a_job_that_ended_between_readings_gets_all_that_it_used(tree):
     assert set(tree.jobs(16.0)) == {"1"}
 
 
+def test_a_job_that_ended_holds_nothing_any_more(tree):
+    tree.spend("1")
+    tree.allocate("1", cpus="0-3", memory=str(300 * MIB))
+    tree.run("1", 10, **of_job("1"))
+    assert (tree.jobs(10.0)["1"].cpus, tree.jobs(12.0)["1"].memory_bytes) == (4, 300 * MIB)
+    tree.spend("1", 1.0)
+    tree.end("1")
+    use = tree.jobs(14.0)["1"]
+    assert (use.cpu_seconds, use.cpus, use.memory_bytes) == (pytest.approx(1.0), None, None)
+
+
 def test_several_jobs_that_ended_share_by_their_last_rates(tree):
     for job in ("1", "2"):
         tree.spend(job)
@@ -394,6 +405,22 @@ def test_a_chosen_name_and_group_win(tree):
     assert (use.training_job, use.group, use.unit) == ("a/b", "g", "slurm 1")
 
 
+def test_a_second_training_in_a_job_is_said_once(tree, caplog):
+    for job in ("1", "2"):
+        tree.spend(job)
+        tree.run(job, int(job), **of_job(job, CARBON_TRAINING_JOB="bert"))
+        tree.run(job, int(job) + 10, **of_job(job, CARBON_TRAINING_JOB=" bert"))
+    tree.jobs(10.0)
+    assert caplog.messages == []
+    tree.run("1", 21, step="step_0", **of_job("1", CARBON_TRAINING_JOB="gpt"))
+    assert tree.jobs(12.0)["1"].training_job == "bert"
+    tree.run("1", 22, step="step_1", **of_job("1", CARBON_TRAINING_JOB="t5"))
+    for now in (14.0, 400.0, 800.0):
+        assert tree.jobs(now)["1"].training_job == "bert"
+    (message,) = caplog.messages
+    assert message.startswith("Slurm job 1 runs a training 'gpt' beside or after 'bert': all is counted under 'bert';")
+
+
 def test_every_part_of_a_heterogeneous_job_has_its_first_ones_name(tree):
     for folder, pid in (("1", 10), ("2", 11)):
         tree.spend(folder)
@@ -516,6 +543,7 @@ def test_a_v2_job_that_may_run_everywhere_has_the_cpus_of_its_environment(tmp_pa
         ({"SLURM_JOB_GPUS": "3", "CUDA_VISIBLE_DEVICES": "0"}, {"gpu3"}),
         ({"CUDA_VISIBLE_DEVICES": "GPU-a, GPU-b"}, {"GPU-a", "GPU-b"}),
         ({"SLURM_JOB_GPUS": "9", "CUDA_VISIBLE_DEVICES": "MIG-a"}, {"MIG-a"}),
+        ({"CUDA_VISIBLE_DEVICES": f"GPU-{'x' * 124},GPU-{'x' * 125}"}, {f"GPU-{'x' * 124}"}),
         ({"SLURM_JOB_GPUS": "no,-1, ,٣", "CUDA_VISIBLE_DEVICES": "GPU-\udcff,MIG-é"}, set()),
     ],
 )
@@ -573,7 +601,19 @@ def test_a_job_in_a_pod_is_the_pods(tree):
     with (tree.proc.root / "10/cgroup").open("a") as lines:
         lines.write(f"1:name=systemd:/kubepods/pod{uid}/slurmd\n")
     assert tree.jobs(10.0, claimed={f"pod {uid}"}, gpu_pids={10}) == {}
-    assert tree.jobs(12.0, gpu_pids={10})["1"].pids == frozenset()
+    assert tree.jobs(12.0, gpu_pids={10}, claimed={"pod"})["1"].pids == frozenset()
+
+
+def test_the_processes_of_a_job_not_told_yet_are_left_to_slurm(tree):
+    assert tree.read(8.0).claimed == frozenset()
+    process = open_process_resolver(ProcessSettings(), Roots(tree.sysfs, tree.proc.root))
+    tree.read(10.0)
+    tree.spend("1", 1.0)
+    reading = tree.read(12.0)
+    tree.run("1", 10, **of_job("1", CARBON_TRAINING_JOB="bert"))
+    assert (reading.jobs, reading.claimed) == ((), {"slurm"})
+    assert process.read(12.0, frozenset(), reading.claimed).jobs == ()
+    assert tree.jobs(14.0)["1"].training_job == "bert"
 
 
 def test_the_resolver_stands_among_the_others_by_its_rank(tmp_path):
@@ -613,6 +653,7 @@ def test_slurm_without_accounting_by_control_groups_is_told_the_cure(tree):
     (tree.sysfs / "fs/cgroup/freezer/slurm_node7").mkdir(parents=True)
     reading = tree.read(10.0)
     assert reading.present
+    assert reading.claimed == frozenset()
     assert "set JobAcctGatherType=jobacct_gather/cgroup in slurm.conf" in reading.failures[0]
 
 
@@ -795,12 +836,13 @@ def test_two_real_jobs_have_the_cpu_time_that_they_themselves_measured(slurm, jo
     jobs_here.read(time.clock_gettime(time.CLOCK_BOOTTIME))
     busy = slurm.submit(load(2.0), "--job-name=busy", "--mem=200")
     calm = slurm.submit(load(1.0, 0.5), "--job-name=calm")
-    resolver, last, readings = jobs_here, {}, 0
+    resolver, last, held, readings = jobs_here, {}, {}, 0
 
     def both_are_over():
         nonlocal resolver, readings
         reading = resolver.read(time.clock_gettime(time.CLOCK_BOOTTIME))
         last.update({use.unit.removeprefix("slurm "): use for use in reading.jobs})
+        held.update({job: (use.cpus, use.memory_bytes) for job, use in last.items() if use.cpus})
         readings += 1
         if readings == 20:
             state = json.loads(json.dumps(resolver.state()))
@@ -818,8 +860,8 @@ def test_two_real_jobs_have_the_cpu_time_that_they_themselves_measured(slurm, jo
         assert last[job].cpu_seconds == pytest.approx(truth, rel=0.03, abs=0.05)
         assert last[job].training_job == f"slurm-{job}"
     assert last[busy].info == {"user": "root", "job_name": "busy", "partition": "debug"}
-    assert (last[busy].cpus, last[busy].memory_bytes) == (1, 200 * MIB)
-    assert (last[calm].cpus, last[calm].memory_bytes) == (1, 100 * MIB)
+    assert held == {busy: (1, 200 * MIB), calm: (1, 100 * MIB)}
+    assert (last[busy].cpus, last[busy].memory_bytes) == (None, None)
 
 
 @pytest.mark.real

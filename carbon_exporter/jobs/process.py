@@ -5,18 +5,19 @@ process that took its label by a late exec, runs seldom.
 """
 
 import logging
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from pydantic import PositiveFloat, PositiveInt
 
 from carbon_exporter import settings
 from carbon_exporter.cgroups import read_unit
 from carbon_exporter.model import JobUse, Json, ResolverReading, Roots
-from carbon_exporter.naming import JOB, group_in, training_job_name
+from carbon_exporter.naming import JOB, group_in, name_in
 from carbon_exporter.procfs import (
     HALF_BLIND,
     Process,
@@ -30,6 +31,9 @@ from carbon_exporter.procfs import (
 RANK: Final = 2
 """Resolvers of lower rank come first, and keep what they claim."""
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
+_MOST_DEVICES: Final = 128
+"""More than any host has, MIG slices counted: somebody made them up."""
+_LONGEST_DEVICE: Final = 128
 _log = logging.getLogger(__name__)
 
 
@@ -148,8 +152,11 @@ class ProcessResolver:
             return
         self._claimed = claimed
         for pid, member in list(self._members.items()):
-            if member.unit in claimed:
+            if self._is_claimed(member.unit):
                 self._leave(self._members.pop(pid))
+
+    def _is_claimed(self, unit: str) -> bool:
+        return unit in self._claimed or unit.partition(" ")[0] in self._claimed
 
     def _discover(self, pids: set[int], now_seconds: float) -> tuple[str, ...]:
         """Look for labels on the processes that came since the last reading, on all of them when a scan is due."""
@@ -183,7 +190,9 @@ class ProcessResolver:
         before = self._members.get(pid)
         if before is not None:
             self._leave(before)
-        job = self._jobs.setdefault(member.training_job, _Job(owner_name(self._proc, pid)))
+        job = self._jobs.get(member.training_job)
+        if job is None:
+            job = self._jobs[member.training_job] = _Job(owner_name(self._proc, pid))
         # The kernel cuts a start time down to a whole tick.
         if before is None and (process.start_ticks + 1) / _TICKS_PER_SECOND >= self._reads[0]:
             job.cpu_seconds += process.own_seconds + process.children_seconds
@@ -202,12 +211,12 @@ class ProcessResolver:
         except OSError:
             return None  # it ended meanwhile
         raw = environment.get(JOB, "")
-        name = training_job_name(raw)
-        if name:
+        if raw.strip():
             unit = read_unit(self._proc, process.pid)
-            if unit in self._claimed:
+            if self._is_claimed(unit):
                 return None
-            if name != raw:
+            name = name_in(environment)
+            if not name.endswith(raw):  # a namespace may stand before it
                 self._warn(raw, f"{JOB} of pid {process.pid} is no fit name: it is counted as {name!r}")
             return _Member(process, name, group_in(environment), _visible_devices(environment), unit)
         parent = self._members.get(process.parent)
@@ -230,13 +239,14 @@ class ProcessResolver:
         last = job.last_use
         if last is None:
             members = [self._members[pid] for pid in job.pids]
+            devices = frozenset[str]().union(*(member.devices for member in members))
             job.last_use = JobUse(
                 training_job=name,
                 resolver="process",
                 unit=f"process {name}",
                 cpu_seconds=job.cpu_seconds,
                 pids=frozenset(job.pids),
-                devices=frozenset().union(*(member.devices for member in members)),
+                devices=devices if len(devices) <= _MOST_DEVICES else frozenset(),
                 started_seconds=min(member.process.start_ticks for member in members) / _TICKS_PER_SECOND,
                 group=next((member.group for member in members if member.group), ""),
                 info={"user": job.user} if job.user else {},
@@ -265,20 +275,31 @@ class ProcessResolver:
     def restore(self, state: Json) -> None:
         """Take up the members of an earlier process of the same boot; what it cannot use it leaves out."""
         try:
-            jobs = {name: _Job(str(user), float(cpu)) for name, (cpu, user) in state["jobs"].items()}
-            members = [
-                _Member(Process(*process), name, group, frozenset(devices), unit)
-                for process, name, group, devices, unit in state["members"]
-            ]
-            read_seconds = float(state["read_seconds"])
-            for member in members:
-                jobs[member.training_job].pids.add(member.process.pid)
+            jobs = {name: _Job(str(user), _seconds(cpu)) for name, (cpu, user) in state["jobs"].items()}
+            members = {member.process.pid: member for member in map(_restored, state["members"])}
+            read_seconds = _seconds(state["read_seconds"])
+            for pid, member in members.items():
+                jobs[member.training_job].pids.add(pid)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             _log.warning("state of jobs.process is not usable (%r): jobs count from now on", error)
             return
         self._jobs = jobs
-        self._members = {member.process.pid: member for member in members}
+        self._members = members
         self._reads = (read_seconds, read_seconds)
+
+
+def _restored(state: Any) -> _Member:
+    """The member that ProcessResolver.state described; raises TypeError or ValueError for anything else."""
+    (pid, parent, start_ticks, own, children), name, group, devices, unit = state
+    process = Process(int(pid), int(parent), int(start_ticks), _seconds(own), _seconds(children))
+    return _Member(process, str(name), str(group), frozenset(map(str, devices)), str(unit))
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not math.isfinite(seconds):
+        raise ValueError(f"no number of seconds: {value!r}")
+    return seconds
 
 
 def _parsed(line: bytes) -> Process | None:
@@ -289,10 +310,13 @@ def _parsed(line: bytes) -> Process | None:
 
 
 def _visible_devices(environment: dict[str, str]) -> frozenset[str]:
-    """The GPUs named in CUDA_VISIBLE_DEVICES: indices, GPU- or MIG- names; CUDA ignores all after a -1."""
+    """The GPUs named in CUDA_VISIBLE_DEVICES: indices, GPU- or MIG- names; CUDA ignores all after a -1.
+
+    None where there are more than a host can have.
+    """
     names: list[str] = []
     for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(","):
-        if not name.strip() or name.strip().startswith("-") or not name.isascii():
+        if not name.strip() or name.strip().startswith("-") or not name.isascii() or len(name) > _LONGEST_DEVICE:
             break
         names.append(name.strip())
-    return frozenset(names)
+    return frozenset(names) if len(names) <= _MOST_DEVICES else frozenset()

@@ -97,6 +97,7 @@ class Sampler:
         self._collectors = collectors
         self._publish = publish
         self._random = random
+        self._claims: dict[str, frozenset[str]] = {}
         self._last_tick: float | None = None
         self._gap_seconds = 0.0
 
@@ -162,9 +163,11 @@ class Sampler:
         for name, resolver in self._resolvers.items():
             reading = self._collectors.run(name, partial(resolver.read, now, gpu_pids, claimed), _failures)
             if reading is None:
+                claimed |= self._claims.get(name, frozenset())  # what it counts is still its own
                 continue
             jobs += reading.jobs
-            claimed |= reading.claimed.union(use.unit for use in reading.jobs)
+            self._claims[name] = reading.claimed.union(use.unit for use in reading.jobs)
+            claimed |= self._claims[name]
             if not reading.present:
                 self._collectors.forget(name)
         return tuple(jobs)

@@ -16,6 +16,7 @@ _UUIDS: Final = ("GPU-", "MIG-")
 _MEBIBYTE: Final = 2**20
 _MOST_DEVICES: Final = 128
 """More than any host has, MIG slices counted: Slurm did not give them, somebody made them up."""
+_LONGEST_DEVICE: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,11 @@ class Told:
         )
 
 
+def chosen_names(environments: Iterable[Mapping[str, str]]) -> list[str]:
+    """The names that somebody chose for a training, in the order of the processes with these `environments`."""
+    return [name_in(environment) for environment in environments if environment.get(JOB, "").strip()]
+
+
 def told_by(environments: Iterable[Mapping[str, str]], before: Told) -> Told:
     """What the processes with these `environments`, those of the batch script first, add to what was known before.
 
@@ -66,7 +72,7 @@ def told_by(environments: Iterable[Mapping[str, str]], before: Told) -> Told:
     jobs = [environment for environment in environments if name_in(environment)]
     if not jobs:
         return before
-    chosen = [environment for environment in jobs if environment.get(JOB, "").strip()]
+    chosen = chosen_names(jobs)
     devices = before.devices.union(*map(_devices, jobs))
     if any(name.startswith("MIG-") for name in devices):
         # Slurm then numbers the slices, not the GPUs.
@@ -74,7 +80,7 @@ def told_by(environments: Iterable[Mapping[str, str]], before: Told) -> Told:
     if len(devices) > _MOST_DEVICES:
         devices = before.devices
     return Told(
-        name=before.name if before.is_own_name else name_in((chosen or jobs)[0]),
+        name=before.name if before.is_own_name else (chosen or [name_in(jobs[0])])[0],
         is_own_name=before.is_own_name or bool(chosen),
         group=before.group or next(filter(None, map(group_in, jobs)), ""),
         labels={**_labels(jobs), **before.labels},
@@ -96,7 +102,7 @@ def _devices(job: Mapping[str, str]) -> set[str]:
     Slurm numbers them by their order on the PCI bus, as NVML does, unless gres.conf(5) lists them otherwise.
     """
     numbers = f"{job.get('SLURM_JOB_GPUS', '')},{job.get('SLURM_STEP_GPUS', '')}".split(",")
-    names = [name.strip() for name in job.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    names = [name.strip() for name in job.get("CUDA_VISIBLE_DEVICES", "").split(",") if len(name) <= _LONGEST_DEVICE]
     given = {f"gpu{number.strip()}" for number in numbers if _is_number(number.strip())}
     return given | {name for name in names if name.startswith(_UUIDS) and name.isascii() and name.isprintable()}
 

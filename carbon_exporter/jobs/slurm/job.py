@@ -1,11 +1,13 @@
 """One job of Slurm: its counter, and what a look at its processes tells."""
 
+import logging
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from carbon_exporter.cgroups import Cgroups, read_unit, slurm_unit
-from carbon_exporter.jobs.slurm.environment import Told, told_by
+from carbon_exporter.jobs.slurm.environment import Told, chosen_names, told_by
 from carbon_exporter.jobs.slurm.folders import job_number
 from carbon_exporter.model import JobUse
 from carbon_exporter.naming import slurm_job_name
@@ -14,6 +16,7 @@ from carbon_exporter.procfs import owner_name, parse_process, read_bytes, read_e
 MOST_PROCESSES: Final = 64
 """Of one job, that are looked at."""
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -31,6 +34,7 @@ class Job:
         told: what they have told.
         started_seconds: when the first of them began; None where that is unknown.
         pod: the pod they run in; "" in none.
+        is_warned: whether it was said that a second training runs in it.
         blind: why they cannot be looked into; "" where they can.
         use: as last given out.
         unit: the unit that the job is.
@@ -46,6 +50,7 @@ class Job:
     told: Told = field(default_factory=Told)
     started_seconds: float | None = None
     pod: str = ""
+    is_warned: bool = False
     blind: str = ""
     use: JobUse | None = None
     unit: str = field(init=False)
@@ -57,7 +62,9 @@ class Job:
         """Learn from the job's processes and its control group what they tell."""
         pids = _list_pids(f"{cgroups.cpu}/{self.folder}")[:MOST_PROCESSES]
         found = [_environment(proc, pid) for pid in pids if pid]
-        told = told_by((environment for environment in found if environment), self.told)
+        readable = [environment for environment in found if environment]
+        told = told_by(readable, self.told)
+        self._warn_of_others(told.name, readable)
         hidden = bool(pids) and not any(pids)
         self.blind = "" if told.name else _blindness(proc, all_hidden=hidden, denied=None in found)
         pids = [pid for pid in pids if pid]
@@ -74,6 +81,20 @@ class Job:
         told = replace(told, cpus=cpus, memory_bytes=memory_bytes)
         if told != self.told:
             self.told, self.use = told, None
+
+    def _warn_of_others(self, name: str, environments: Iterable[Mapping[str, str]]) -> None:
+        """Say once that a training with another name than the job's gets no energy: a job's CPU time is one number."""
+        other = next((chosen for chosen in chosen_names(environments) if chosen != name), "")
+        if other and not self.is_warned:
+            self.is_warned = True
+            _log.warning(
+                "Slurm job %s runs a training %r beside or after %r: all is counted under %r; give each a job, or a "
+                "task of a job array, of its own, or both one name",
+                job_number(self.folder),
+                other,
+                name,
+                name,
+            )
 
     def describe(self, pids: frozenset[int]) -> JobUse:
         """The job as it is given out; the very same object while nothing about it changes."""

@@ -15,7 +15,7 @@ from typing import Final
 from carbon_exporter.cgroups import Cgroups, read_unit
 from carbon_exporter.jobs.slurm.folders import has_unaccounted_jobs, list_jobs, list_tops
 from carbon_exporter.jobs.slurm.job import Job
-from carbon_exporter.model import Json, ResolverReading
+from carbon_exporter.model import JobUse, Json, ResolverReading
 
 LONGEST_PAUSE_SECONDS: Final = 300.0
 """Between two looks at a job's processes."""
@@ -58,7 +58,7 @@ class SlurmResolver:
         self._tops = {top: seconds for top, seconds in tops.items() if seconds is not None}
         pids = self._pids_by_unit(gpu_pids)
         self._look(now_seconds, pids)
-        uses = {job.unit: replace(job.describe(frozenset()), devices=frozenset()) for job in ended}
+        uses = {job.unit: _last_use(job) for job in ended}
         for job in self._jobs.values():
             # A job that began just now may have no process yet: what it is called is known a tick later.
             if job.told.name or job.blind or job.seen_seconds < now_seconds:
@@ -68,7 +68,9 @@ class SlurmResolver:
                 if job.unit in claimed or job.pod in claimed:
                     uses.pop(job.unit, None)
         failures += {job.blind for job in self._jobs.values() if job.blind}
-        return ResolverReading(tuple(uses.values()), tuple(failures), present=bool(tops or failures))
+        # Also of a job not told yet: its processes must not be counted one by one meanwhile.
+        kinds = frozenset({"slurm"}) if tops else frozenset[str]()
+        return ResolverReading(tuple(uses.values()), tuple(failures), present=bool(tops or failures), claimed=kinds)
 
     def _read_tops(self, failures: list[str]) -> dict[str, float | None]:
         """The CPU time of each top; None where it cannot be read just now."""
@@ -164,6 +166,11 @@ class SlurmResolver:
 
     def close(self) -> None:
         """Hold nothing."""
+
+
+def _last_use(job: Job) -> JobUse:
+    """An ended job with all it used; it holds nothing any more."""
+    return replace(job.describe(frozenset()), devices=frozenset(), cpus=None, memory_bytes=None)
 
 
 def _finish(gone: list[Job], left_seconds: float, elapsed: float) -> None:

@@ -103,7 +103,7 @@ class Pods(Stateless):
 
     def read(self, now_seconds, gpu_pids, claimed):
         uses = tuple(self._use(folder) for folder in self.root.iterdir() if folder.is_dir())
-        self.times.keep([use.unit for use in uses])
+        self.times.keep({use.unit for use in uses})
         return ResolverReading(uses)
 
     def _use(self, folder):

@@ -299,15 +299,25 @@ def contract() -> tuple[Metric, ...]:
     return tuple(value for value in globals().values() if isinstance(value, Metric))
 
 
+@dataclass(slots=True)
+class _Line:
+    series: str
+    value: float | None = None
+    text: str = ""
+
+
 class Renderer:
-    """Writes families as Prometheus text; keeps the names of the last page's series, for most of them come again."""
+    """Writes families as Prometheus text; keeps the lines of the last page, for most of them come again.
+
+    Writing a number takes most of the time: a line whose value is the same is taken as it is.
+    """
 
     def __init__(self) -> None:
-        self._series: dict[Metric, dict[tuple[str, ...], str]] = {}
+        self._lines: dict[Metric, dict[tuple[str, ...], _Line]] = {}
 
     def render(self, families: Iterable[Family]) -> bytes:
         """The exposition of `families`; one without samples is left out."""
-        known, self._series = self._series, {}
+        known, self._lines = self._lines, {}
         lines: list[str] = []
         for family in families:
             if not family.samples:
@@ -315,13 +325,15 @@ class Renderer:
             metric = family.metric
             lines.append(f"# HELP {metric.name} {_escape_help(metric.help)}")
             lines.append(f"# TYPE {metric.name} {metric.kind}")
-            before, after = known.get(metric, {}), self._series.setdefault(metric, {})
+            before, after = known.get(metric, {}), self._lines.setdefault(metric, {})
             for values, value in family.samples:
-                series = before.get(values) or _series(metric, values)
-                after[values] = series
-                # Most of a page are ordinary numbers: no call for these.
-                text = value if -_HUGE < value < _HUGE else _NOT_FINITE[repr(value)]
-                lines.append(f"{series} {text}")
+                line = before.get(values) or _Line(_series(metric, values))
+                if line.value != value:
+                    line.value = value
+                    text = repr(value) if -_HUGE < value < _HUGE else _NOT_FINITE[repr(value)]
+                    line.text = f"{line.series} {text}"
+                after[values] = line
+                lines.append(line.text)
         lines.append("")
         return "\n".join(lines).encode()
 

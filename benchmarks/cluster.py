@@ -6,10 +6,8 @@
 is 1 where a target is missed. docs/benchmarks.md says what is measured, and how.
 """
 
-import argparse
 import gc
 import os
-import signal
 import statistics
 import sys
 import tempfile
@@ -25,9 +23,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.cluster_node import NodeSize, cluster_node
-from benchmarks.node import Measure, table_of
+from benchmarks.node import Measure, command
 from benchmarks.parts import Seconds, instrument
-from benchmarks.process import fixed_loop_seconds, machine, memory
+from benchmarks.process import fixed_loop_seconds, memory
 from carbon_exporter.node.sampler import Sampler
 
 FULL_NODE = NodeSize(pods=500, jobs=200, gpus=8, linger_seconds=600)
@@ -156,25 +154,12 @@ def measure(run: Run, console: Console) -> list[Measure]:
     return measures
 
 
-def main() -> int:
-    """The command; 0 where every target is met, 1 where one is missed, 2 where it could not measure."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description="Measures a full cluster node.")
-    parser.add_argument("--quick", action="store_true", help="under half a minute, with less certain figures")
-    arguments = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # so that everything started is ended then, too
-    console = Console()
-    console.print(machine(), soft_wrap=True)
-    try:
-        measures = measure(QUICK if arguments.quick else FULL, console)
-    except OSError as error:
-        sys.stderr.write(f"benchmarks.cluster: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    console.print(table_of(measures, "carbon-exporter node: 500 pods, 200 labelled, 56 MIG slices"))
-    return 1 if any(measured.met is False for measured in measures) else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        command(
+            "benchmarks.cluster",
+            "Measures a full cluster node.",
+            "carbon-exporter node: 500 pods, 200 labelled, 56 MIG slices",
+            lambda quick, console: measure(QUICK if quick else FULL, console),
+        )
+    )

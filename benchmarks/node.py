@@ -179,7 +179,7 @@ def _scrapers(count: int) -> str:
     return "1 scraper" if count == 1 else f"{count} scrapers at once"
 
 
-def table_of(measures: list[Measure], title: str = "carbon-exporter node") -> Table:
+def table_of(measures: list[Measure], title: str) -> Table:
     """The measures as they are shown."""
     table = Table(title=title)
     for column in ("measure", "value", "reference", "ratio", "target", "met"):
@@ -213,9 +213,14 @@ def run(size: Size, console: Console) -> list[Measure]:
     return measures
 
 
-def main() -> int:
-    """The command; 0 where every target is met, 1 where one is missed, 2 where it could not measure."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.node", description="Measures the node agent.")
+def command(
+    name: str, description: str, title: str, measure: Callable[[bool, Console], list[Measure]], note: str = ""
+) -> int:
+    """A benchmark's command line: a table under `title`, and `note` below it.
+
+    The exit status: 0 where every target is met, 1 where one is missed, 2 where it could not measure.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
     parser.add_argument("--quick", action="store_true", help="under a minute, with less certain figures")
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -223,16 +228,25 @@ def main() -> int:
     console = Console()
     console.print(machine(), soft_wrap=True)
     try:
-        measures = run(QUICK if arguments.quick else FULL, console)
+        measures = measure(arguments.quick, console)
     except (ServerError, OSError) as error:
-        sys.stderr.write(f"benchmarks.node: {error}\n")
+        sys.stderr.write(f"{name}: {error}\n")
         return 2
     except KeyboardInterrupt:
         return 130
-    console.print(table_of(measures))
-    console.print("Reference of scrapes: node_exporter with its rapl collector alone, on the same counters.")
-    return 1 if any(measure.met is False for measure in measures) else 0
+    console.print(table_of(measures, title))
+    if note:
+        console.print(note)
+    return 1 if any(measured.met is False for measured in measures) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        command(
+            "benchmarks.node",
+            "Measures the node agent.",
+            "carbon-exporter node",
+            lambda quick, console: run(QUICK if quick else FULL, console),
+            "Reference of scrapes: node_exporter with its rapl collector alone, on the same counters.",
+        )
+    )

@@ -22,10 +22,9 @@ from carbon_exporter.model import (
     Source,
     SourceReading,
 )
-from carbon_exporter.node.agent import boottime_seconds
 from carbon_exporter.node.state import StateFile, this_host
 from carbon_exporter.plugins import absence_of, open_provider, open_resolvers, open_sources, stand_ins
-from carbon_exporter.procfs import HALF_BLIND, may_look_into_processes
+from carbon_exporter.procfs import HALF_BLIND, boottime_seconds, may_look_into_processes
 from carbon_exporter.web.server import listen
 
 Status = Literal["ok", "estimated", "absent", "broken"]

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +25,11 @@ class Process(NamedTuple):
     start_ticks: int
     own_seconds: float
     children_seconds: float
+
+
+def boottime_seconds() -> float:
+    """Seconds since boot, time asleep included: never stepped, and what process start times are counted in."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def read_bytes(path: str | Path) -> bytes:

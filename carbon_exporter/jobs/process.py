@@ -236,11 +236,11 @@ class ProcessResolver:
             return b""  # it ended meanwhile
 
     def _use(self, name: str, job: _Job) -> JobUse:
-        last = job.last_use
-        if last is None:
+        use = job.last_use
+        if use is None:
             members = [self._members[pid] for pid in job.pids]
             devices = frozenset[str]().union(*(member.devices for member in members))
-            job.last_use = JobUse(
+            use = JobUse(
                 training_job=name,
                 resolver="process",
                 unit=f"process {name}",
@@ -251,12 +251,10 @@ class ProcessResolver:
                 group=next((member.group for member in members if member.group), ""),
                 info={"user": job.user} if job.user else {},
             )
-        elif last.cpu_seconds != job.cpu_seconds:
-            job.last_use = last.grown(job.cpu_seconds, last.pids)
-            return job.last_use
-        else:
-            return last
-        return job.last_use
+        elif use.cpu_seconds != job.cpu_seconds:
+            use = use.grown(job.cpu_seconds, use.pids)
+        job.last_use = use
+        return use
 
     def state(self) -> Json:
         """The members as last read and the CPU time of each job."""

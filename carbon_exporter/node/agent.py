@@ -14,13 +14,9 @@ from carbon_exporter.node.ledger import Ledger
 from carbon_exporter.node.sampler import Sampler, Tick
 from carbon_exporter.node.state import StateFile, this_host
 from carbon_exporter.plugins import open_provider, open_resolvers, open_sources, stand_ins
+from carbon_exporter.procfs import boottime_seconds
 
 _log = logging.getLogger(__name__)
-
-
-def boottime_seconds() -> float:
-    """Seconds since boot, time asleep included: never stepped, and what process start times are counted in."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def build_sampler(config: Config, publish: Callable[[bytes], None]) -> Sampler:

@@ -20,6 +20,7 @@ from carbon_exporter.jobs.kubernetes.podresources import Device, PodName, PodRes
 from carbon_exporter.jobs.kubernetes.pods import Backoff, Known, PodWatch
 from carbon_exporter.jobs.kubernetes.resourceslices import ResourceSlices
 from carbon_exporter.model import JobUse, Json, ResolverReading, Roots
+from carbon_exporter.procfs import boottime_seconds
 
 if TYPE_CHECKING:
     from carbon_exporter.jobs.kubernetes import Settings
@@ -29,11 +30,6 @@ _CLAIMED: Final = frozenset({"pod"})
 _MOST_LINES: Final = 10
 _NONE_GIVEN: Final[Mapping[PodName, frozenset[Device]]] = MappingProxyType({})
 _log = logging.getLogger(__name__)
-
-
-def boottime_seconds() -> float:
-    """Seconds since boot, which readings are in."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def build(chosen: "Settings", roots: Roots, url: str, node: str) -> "KubernetesResolver":

@@ -9,7 +9,7 @@ forecast: {prometheus_url: "http://prometheus:9090"}
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import Field, NonNegativeFloat, PositiveFloat
@@ -17,6 +17,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from carbon_exporter.model import Component, ConfigurationError, Roots
 from carbon_exporter.settings import Settings, validated
 
+ZONE: Final = r"^([A-Za-z]{2}(-[A-Za-z0-9]+)*)?$"
+"""A grid zone: a country's two letters, and parts of it after dashes."""
 Section = Any
 """Settings of a plug-in, which it checks itself; `false` switches it off, nothing leaves its defaults."""
 
@@ -42,11 +44,41 @@ class NodeSettings(Settings):
 
 
 class IntensitySettings(Settings):
-    """Which provider, for which zone; the other keys are the providers' own sections."""
+    """Who tells the intensity of which zone; the other keys are the providers' own sections.
 
-    provider: str = "static"
-    grid_zone: str = ""
+    provider: one, or several to be asked in this order.
+    grid_zone: where this node draws its power from.
+    zones: of the whole cluster (forecast service), with their own provider or providers where they differ.
+    marginal: who tells the marginal intensity, which no grams are counted with.
+    market_grams_per_kilowatt_hour: of the power that is bought, for a second count of grams.
+    cache_dir: where the last answers survive a restart; None keeps them in memory only.
+    ca_file: PEM certificates that sign the providers' (a proxy's) own; None for those of the system.
+    """
+
+    provider: str | tuple[str, ...] = "static"
+    grid_zone: str = Field(default="", pattern=ZONE)
+    zones: dict[Annotated[str, Field(pattern=ZONE)], str | tuple[str, ...] | None] = Field(default_factory=dict)
+    marginal: str | None = None
+    market_grams_per_kilowatt_hour: float | None = Field(default=None, ge=0, le=2000)
+    cache_dir: Path | None = Path("/var/lib/carbon-exporter/intensity")
+    ca_file: Path | None = None
     sections: dict[str, Section] = Field(default_factory=dict)
+
+    def chains(self) -> dict[str, tuple[str, ...]]:
+        """The providers of every zone, in the order in which they are to be asked."""
+        chosen = {zone: own or self.provider for zone, own in self.zones.items()}
+        if self.grid_zone or not chosen:
+            chosen.setdefault(self.grid_zone, self.provider)
+        return {zone: (names,) if isinstance(names, str) else names for zone, names in chosen.items()}
+
+
+class EmbodiedSettings(Settings):
+    """What it took to make the hardware, in kilograms of CO2eq, and the years it serves; 0 kilograms: not counted."""
+
+    gpu_kilograms: NonNegativeFloat = 0.0
+    gpu_years: PositiveFloat = 5.0
+    host_kilograms: NonNegativeFloat = 0.0
+    host_years: PositiveFloat = 5.0
 
 
 class Config(Settings):
@@ -56,7 +88,9 @@ class Config(Settings):
     sources: dict[str, Section] = Field(default_factory=dict)
     jobs: dict[str, Section] = Field(default_factory=dict)
     intensity: IntensitySettings = IntensitySettings()
-    pue: PositiveFloat = Field(default=1.0, ge=1.0, le=10.0)
+    pue: Annotated[float, Field(ge=1.0, le=10.0)] | Literal["cloud_region"] = 1.0
+    cloud_region: str = ""
+    embodied: EmbodiedSettings = EmbodiedSettings()
     forecast: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -89,6 +123,6 @@ def _gather_providers(values: dict[str, Any]) -> dict[str, Any]:
     intensity = values.get("intensity")
     if not isinstance(intensity, dict):
         return values
-    own = {"provider", "grid_zone"}
+    own = IntensitySettings.model_fields.keys() - {"sections"}
     sections = {key: section for key, section in intensity.items() if key not in own}
     return {**values, "intensity": {**{k: v for k, v in intensity.items() if k in own}, "sections": sections}}

@@ -86,7 +86,25 @@ JOB_ENERGY: Final = _counter(
 JOB_EMISSIONS: Final = _counter(
     "carbon_job_emissions_grams_total",
     "node",
-    "CO2eq of a training job on this node: its joules times PUE times the grid intensity at the time.",
+    "CO2eq of a training job on this node: its joules times PUE times the grid intensity at the time. The label basis "
+    "says what the intensity counted: add grams of different bases only knowingly.",
+    "training_job",
+    "component",
+    "basis",
+)
+JOB_MARKET_EMISSIONS: Final = _counter(
+    "carbon_job_market_emissions_grams_total",
+    "node",
+    "CO2eq of a training job on this node by intensity.market_grams_per_kilowatt_hour (market-based). Beside the "
+    "location-based figure, never added to it. Absent unless it is set.",
+    "training_job",
+    "component",
+)
+JOB_EMBODIED: Final = _counter(
+    "carbon_job_embodied_grams_total",
+    "node",
+    "The job's share of what it took to make the hardware, by the time it held it (M of ISO/IEC 21031). Absent unless "
+    "the configuration gives kilograms.",
     "training_job",
     "component",
 )
@@ -190,6 +208,27 @@ INTENSITY_FALLBACK: Final = _gauge(
     "intensity",
     "0 as asked for, 1 last good value, 2 the country's yearly mean, 3 the world's yearly mean.",
     "grid_zone",
+)
+
+INTENSITY_LAST_SUCCESS: Final = _gauge(
+    "carbon_intensity_last_success_timestamp_seconds",
+    "intensity",
+    "When the provider last gave a usable answer for the zone (Unix time). Absent before the first.",
+    "grid_zone",
+    "provider",
+)
+INTENSITY_FETCH_ERRORS: Final = _counter(
+    "carbon_intensity_fetch_errors_total", "intensity", "Questions without a usable answer.", "provider", "reason"
+)
+INTENSITY_FORECAST: Final = _gauge(
+    "carbon_intensity_forecast_grams_per_kilowatt_hour",
+    "intensity",
+    "Expected mean intensity from now to the horizon. The provider is who forecasts: statistical where it is this "
+    "program from what has been, static where there is a yearly mean only.",
+    "grid_zone",
+    "provider",
+    "signal",
+    "horizon",
 )
 
 EPOCHS_COMPLETED: Final = _gauge(

@@ -210,10 +210,90 @@ class HostCpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Intensity:
-    """Grams of CO2eq for a kilowatt-hour from the grid, and how good the number is.
+class Span:
+    """Grams of CO2eq for a kilowatt-hour over a stretch of time (Unix seconds, the end excluded).
 
-    `fallback_level`: 0 as asked for, 1 stale, 2 the country's yearly mean, 3 the world's.
+    `estimated`: modelled or forecast, not measured.
+    """
+
+    start_seconds: float
+    end_seconds: float
+    grams_per_kilowatt_hour: float
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GridReading:
+    """What a provider says of one zone: spans in order of time, disjoint, with or without those to come.
+
+    Attributes:
+        provider: who says so; that of the answer where it comes second-hand (`cluster`).
+        basis: lifecycle, direct, operational or unspecified.
+        fallback_level: as in Intensity, of the provider's own doing.
+        data_timestamp_seconds: the time that the value is for where the spans do not say it (of a yearly mean the end
+            of its year), else None.
+    """
+
+    spans: tuple[Span, ...]
+    provider: str
+    basis: str
+    signal: str = "average"
+    fallback_level: int = 0
+    data_timestamp_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a provider can, and how it wants to be asked; all times in seconds.
+
+    Attributes:
+        provider: its name in the configuration.
+        basis: what its grams count: lifecycle, direct, operational or unspecified.
+        zones: the zones it knows, in words.
+        licence: the line that its terms ask for.
+        signal: "average" or "marginal".
+        resolution_seconds: length of its spans.
+        refresh_seconds: from one question to the next; infinite where the answer never changes.
+        lag_seconds: how old its newest value usually is at most.
+        fresh_seconds: how old its newest value may be to be used still.
+        horizon_seconds: how far its own forecast goes; 0: `predict` is not to be asked.
+        pace_seconds: least time between two questions to it, whatever the zone.
+    """
+
+    provider: str
+    basis: str
+    zones: str
+    licence: str
+    signal: str = "average"
+    resolution_seconds: float = 3600.0
+    refresh_seconds: float = 900.0
+    lag_seconds: float = 3600.0
+    fresh_seconds: float = 10_800.0
+    horizon_seconds: float = 0.0
+    pace_seconds: float = 0.5
+
+
+class GridProvider(Protocol):
+    """The intensity of one grid zone, from one service: one file in intensity/."""
+
+    traits: Traits
+
+    def observe(self, web: "Web", since_seconds: float, now_seconds: float) -> GridReading:
+        """The spans from `since_seconds`, as far back as the service goes, to the one that covers now and beyond.
+
+        Raises:
+            ProviderError: there is no usable answer.
+        """
+
+    def predict(self, web: "Web", now_seconds: float) -> GridReading:
+        """The service's own forecast, from now on; raises as `observe`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intensity:
+    """Grams of CO2eq for a kilowatt-hour from the grid, as it is counted with now, and how good the number is.
+
+    `fallback_level`: 0 as asked for, 1 last good value, 2 the country's yearly mean, 3 the world's.
     `data_timestamp_seconds`: the time that the value is for (Unix), None where it is for no particular time.
     """
 
@@ -227,8 +307,47 @@ class Intensity:
     data_timestamp_seconds: float | None = None
 
 
-class IntensityProvider(Protocol):
-    """Grams per kilowatt-hour: one file in intensity/."""
+FetchFailure: TypeAlias = Literal[
+    "auth", "forbidden", "rate_limit", "timeout", "unreachable", "server", "parse", "empty", "zone_mismatch"
+]
 
-    def current(self) -> Intensity:
-        """The intensity to count with now; answers from memory."""
+
+class ProviderError(Exception):
+    """A provider gave no usable answer; the message is one line with the URL (no query), the cause and the cure.
+
+    Attributes:
+        reason: what `carbon_intensity_fetch_errors_total` counts it under.
+        retry_after_seconds: how long the service asks to be left alone; None where it does not say.
+    """
+
+    def __init__(self, reason: FetchFailure, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class WebAnswer:
+    """A whole answer of at most the allowed size. `url` is without its query; header names are in lower case."""
+
+    url: str
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Web(Protocol):
+    """Asks over HTTP within bounds of time and size. Implemented once, in grid/web.py."""
+
+    def get(
+        self,
+        url: str,
+        parameters: Mapping[str, str] = ...,
+        headers: Mapping[str, str] = ...,
+        auth: tuple[str, str] | None = None,
+    ) -> WebAnswer:
+        """One GET; redirects are not followed, and any status is an answer. `auth`: user and password for HTTP Basic.
+
+        Raises:
+            ProviderError: "timeout" or "unreachable", or "parse" where the answer is too large or cut off.
+        """

@@ -1,18 +1,19 @@
 """Finds sources, resolvers and providers by the names of their files: sources/rapl.py is `rapl` in the configuration.
 
 A module offers a class `Settings` and one function: open_source(settings, roots), open_resolver(settings, roots)
-or open_provider(settings, grid_zone). A source may name another one as STANDS_IN_FOR: then it is read only while that
-one has no hardware to read. A resolver has a RANK: what one of lower rank claims, a later one leaves out. Both may
-say in ABSENT why what they read may be missing and what to do, for `check`.
+or open_provider(settings, grid_zone, environment). A source may name another one as STANDS_IN_FOR: then it is read
+only while that one has no hardware to read. A resolver has a RANK: what one of lower rank claims, a later one leaves
+out. Both may say in ABSENT why what they read may be missing and what to do, for `check`.
 """
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from carbon_exporter.model import ConfigurationError, IntensityProvider, Resolver, Roots, Source
+from carbon_exporter.model import ConfigurationError, GridProvider, Resolver, Roots, Source
 from carbon_exporter.settings import Settings, validated
 
 
@@ -45,13 +46,16 @@ def open_resolvers(sections: Mapping[str, Any], roots: Roots) -> dict[str, Resol
     return {name: module.open_resolver(settings, roots) for name, module, settings in chosen}
 
 
-def open_provider(name: str, sections: Mapping[str, Any], grid_zone: str) -> IntensityProvider:
-    """The intensity provider `name`; raises as open_sources."""
+def open_provider(
+    name: str, sections: Mapping[str, Any], grid_zone: str, environment: Mapping[str, str] = os.environ
+) -> GridProvider:
+    """The intensity provider `name` for one zone, its secrets from files or `environment`; raises as open_sources."""
+    # A section of another provider is checked too: a slip in it should not wait for its day.
     providers = {found: (module, settings) for found, module, settings in _chosen("intensity", sections)}
     if name not in providers:
         raise ConfigurationError(f"intensity.provider: {name!r} is unknown; known: {', '.join(sorted(providers))}")
     module, settings = providers[name]
-    provider: IntensityProvider = module.open_provider(settings, grid_zone)
+    provider: GridProvider = module.open_provider(settings, grid_zone, environment)
     return provider
 
 

@@ -5,60 +5,78 @@ Ember (2026), processed by Our World in Data, CC BY 4.0, https://ourworldindata.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from importlib.resources import files
+from math import inf
 from typing import Final, Literal
 
 from pydantic import Field
 
 from carbon_exporter import settings
-from carbon_exporter.model import ConfigurationError, Intensity
+from carbon_exporter.model import ConfigurationError, GridReading, Span, Traits, Web
 
 WORLD: Final = "WORLD"
+EVER: Final = (0.0, 253_402_300_800.0)
+"""The years 1970 to 9999: a yearly mean stands for any time."""
 Basis = Literal["lifecycle", "direct", "operational", "unspecified"]
 
 
 class Settings(settings.Settings):
     """Settings of the provider `static`: grams_per_kilowatt_hour wins over the table."""
 
-    grams_per_kilowatt_hour: float | None = Field(default=None, ge=0, le=2000, allow_inf_nan=False)
+    grams_per_kilowatt_hour: float | None = Field(default=None, ge=0, le=2000)
     basis: Basis = "unspecified"
 
 
-def open_provider(chosen: Settings, grid_zone: str) -> "StaticProvider":
+def open_provider(
+    chosen: Settings,
+    grid_zone: str,
+    environment: Mapping[str, str],  # noqa: ARG001
+) -> "StaticProvider":
     """The provider for `grid_zone`: "DK", "DK-DK1" and "US-CAL-CISO" take their country's mean, "" the world's.
 
     Raises:
         ConfigurationError: the zone's country is not in the table and no fixed value is set.
     """
     if chosen.grams_per_kilowatt_hour is not None:
-        fixed = Intensity(chosen.grams_per_kilowatt_hour, grid_zone or "unknown", "static", chosen.basis)
-        return StaticProvider(fixed)
+        span = Span(*EVER, chosen.grams_per_kilowatt_hour)
+        return StaticProvider(GridReading((span,), "static", chosen.basis))
     return StaticProvider(_from_table(grid_zone))
 
 
 class StaticProvider:
-    """Implements model.IntensityProvider with one value for ever."""
+    """Implements model.GridProvider with one value for ever."""
 
-    def __init__(self, intensity: Intensity) -> None:
-        self._intensity = intensity
+    def __init__(self, reading: GridReading) -> None:
+        self._reading = reading
+        self.traits = Traits(
+            provider="static",
+            basis=reading.basis,
+            zones="every country, by its two letters",
+            licence="Ember (2026), processed by Our World in Data, CC BY 4.0",
+            refresh_seconds=inf,
+            lag_seconds=inf,
+            fresh_seconds=inf,
+        )
 
-    def current(self) -> Intensity:
+    def observe(self, web: Web, since_seconds: float, now_seconds: float) -> GridReading:  # noqa: ARG002
         """The one value."""
-        return self._intensity
+        return self._reading
+
+    def predict(self, web: Web, now_seconds: float) -> GridReading:  # noqa: ARG002
+        """The one value."""
+        return self._reading
 
 
-def _from_table(grid_zone: str) -> Intensity:
+def _from_table(grid_zone: str) -> GridReading:
     country = grid_zone.partition("-")[0].upper() if grid_zone else WORLD
     for code, grams, year in _rows():
         if code == country:
-            return Intensity(
-                grams_per_kilowatt_hour=grams,
-                grid_zone=grid_zone or WORLD,
+            return GridReading(
+                spans=(Span(*EVER, grams, estimated=True),),
                 provider="static",
                 basis="lifecycle",
-                estimated=True,
                 fallback_level=3 if country == WORLD else 2,
                 data_timestamp_seconds=datetime(year + 1, 1, 1, tzinfo=timezone.utc).timestamp(),
             )

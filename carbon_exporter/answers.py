@@ -1,9 +1,12 @@
 """What a grid provider's answer must be before its numbers are believed: checks that every provider shares."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from itertools import pairwise
 from typing import Any, Final
 
 import orjson
@@ -12,6 +15,8 @@ from carbon_exporter.model import FetchFailure, ProviderError, Span, WebAnswer
 
 MOST_GRAMS: Final = 2000.0
 """Per kilowatt-hour: no grid has more."""
+FARTHEST_SECONDS: Final = 10 * 86_400.0
+"""From now: nobody forecasts farther; milliseconds taken for seconds are."""
 
 
 def checked_json(answer: WebAnswer, now_seconds: float) -> Any:
@@ -26,6 +31,13 @@ def checked_json(answer: WebAnswer, now_seconds: float) -> Any:
         return orjson.loads(answer.body)
     except ValueError:
         raise ProviderError("parse", f"{answer.url}: answered with no JSON: is the URL right?") from None
+
+
+def without(answer: WebAnswer, secret: str) -> WebAnswer:
+    """`answer`; where it is an error, without the secret that was sent, for some services repeat it."""
+    if 200 <= answer.status < 300:
+        return answer
+    return replace(answer, body=answer.body.replace(secret.encode(), b"(the secret)"))
 
 
 def refusal(answer: WebAnswer, now_seconds: float, reason: FetchFailure | None = None) -> ProviderError:
@@ -52,6 +64,8 @@ _CURES: Final[dict[str, str]] = {
     "rate_limit": "it is asked again later; do others ask from this address?",
     "timeout": "it is asked again later",
     "server": "is the URL right, and the service up?",
+    "empty": "it is asked again later",
+    "zone_mismatch": "is intensity.grid_zone right?",
 }
 
 
@@ -85,6 +99,56 @@ def retry_after_seconds(headers: Any, now_seconds: float) -> float | None:
     return max(0.0, when.replace(tzinfo=when.tzinfo or timezone.utc).timestamp() - now_seconds)
 
 
+@contextmanager
+def well_formed(answer: WebAnswer) -> Iterator[None]:
+    """Inside it an answer is taken apart: a key that is missing and a ValueError mean that it has another shape.
+
+    Raises:
+        ProviderError: "parse", with what was found.
+    """
+    try:
+        yield
+    except (KeyError, ValueError) as error:
+        found = f"no {error}" if isinstance(error, KeyError) else str(error)
+        short = " ".join(found.split())[:200]
+        raise ProviderError("parse", f"{answer.url}: unreadable ({short}): is the URL right?") from None
+
+
+def json_object(value: Any) -> Mapping[str, Any]:
+    """`value`, which is to be a JSON object.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{type(value).__name__} where an object should be")  # noqa: TRY004 - as utc_seconds
+    return value
+
+
+def json_list(value: Any) -> Sequence[Any]:
+    """`value`, which is to be a JSON list.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, list):
+        raise ValueError(f"{type(value).__name__} where a list should be")  # noqa: TRY004 - as utc_seconds
+    return value
+
+
+def ascending(times_seconds: Sequence[float], now_seconds: float) -> Sequence[float]:
+    """`times_seconds` (Unix), each of which is to be later than the one before, and none far in the future.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if any(later <= earlier for earlier, later in pairwise(times_seconds)):
+        raise ValueError("times that do not ascend")
+    if times_seconds and times_seconds[-1] > now_seconds + FARTHEST_SECONDS:
+        raise ValueError(f"a time {(times_seconds[-1] - now_seconds) / 86_400:.0f} days from now")
+    return times_seconds
+
+
 def grams(value: Any, scale: float = 1.0) -> float | None:
     """A number of grams per kilowatt-hour, times `scale`; None for null.
 
@@ -116,9 +180,8 @@ def utc_seconds(text: Any) -> float:
 def in_order(spans: Iterable[Span]) -> tuple[Span, ...]:
     """`spans` sorted by time; of several that begin together the last one given, and none reaches into the next."""
     by_start = {span.start_seconds: span for span in spans}
-    starts = sorted(by_start)
     ordered: list[Span] = []
-    for start, following in zip(starts, [*starts[1:], math.inf], strict=True):
+    for start, following in pairwise([*sorted(by_start), math.inf]):
         span = by_start[start]
         end = min(span.end_seconds, following)
         if end > start:

@@ -1,9 +1,10 @@
 """The base of every settings class: a key that nobody knows is an error, and nothing changes after loading."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from carbon_exporter.model import ConfigurationError
 
@@ -14,6 +15,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
+def _without_user_and_query(url: str) -> str:
+    if not re.fullmatch(r"https?://[^/@?#\s]+(/[^@?#\s]*)?", url):
+        raise ValueError("must be http://HOST[:PORT][/PATH] or https://..., without user or query")
+    return url.rstrip("/")
+
+
+PlainUrl = Annotated[str, AfterValidator(_without_user_and_query)]
+"""Where a service is, without user and query; a slash at its end is taken off."""
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 

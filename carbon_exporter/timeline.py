@@ -1,7 +1,7 @@
 """The intensity of one zone over time: what was, what is, what is to come. Pure."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -60,3 +60,8 @@ class Timeline:
                 yield until - begin, self.spans[index].grams_per_kilowatt_hour
             begin = max(begin, until)
             index += 1
+
+
+def span_at(spans: Sequence[Span], seconds: float) -> Span:
+    """The span in force at a Unix time: of `spans`, in order, the last that has begun, or the first."""
+    return spans[max(0, bisect_right([span.start_seconds for span in spans], seconds) - 1)]

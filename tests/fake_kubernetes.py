@@ -63,6 +63,7 @@ class ApiServer:
         answer: bytes to answer every list with; None for the truth.
         slices: version -> the answer of its resourceslices; others are 404.
         page: the most pods in one answer.
+        nodes: name -> node; others are 404.
     """
 
     def __init__(self, tls=None):
@@ -70,6 +71,7 @@ class ApiServer:
         self.refuse = 0
         self.answer = None
         self.slices = {}
+        self.nodes = {}
         self.page = 1000
         self.oldest = 0
         self.version = 100
@@ -170,6 +172,9 @@ class ApiServer:
             self._reply(handler, b'{"kind": "Status"}', self.refuse)
         elif parts.path.startswith("/apis/resource.k8s.io/"):
             answer = self.slices.get(parts.path.split("/")[3])
+            self._reply(handler, json.dumps(answer).encode(), 404 if answer is None else 200)
+        elif parts.path.startswith("/api/v1/nodes/"):
+            answer = self.nodes.get(parts.path.rpartition("/")[2])
             self._reply(handler, json.dumps(answer).encode(), 404 if answer is None else 200)
         elif parameters.get("fieldSelector") != f"spec.nodeName={NODE}":
             self._reply(handler, b"{}", 400)

@@ -3,8 +3,10 @@
 api.py asks the API server; pod.py takes from a pod what is needed, pods.py keeps all of them up to date; names.py says
 which training job a pod belongs to; podresources.py asks the kubelet who was given which GPU, resourceslices.py what
 GPUs given by dynamic allocation are called; folders.py finds the control groups; resolver.py puts it all together.
+region.py asks the API server which cloud region the node is in.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -14,8 +16,11 @@ from typing import Final
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from carbon_exporter import settings
+from carbon_exporter.jobs.kubernetes.api import Api
+from carbon_exporter.jobs.kubernetes.region import node_region
 from carbon_exporter.metrics import JOB_INFO
 from carbon_exporter.model import Json, Resolver, ResolverReading, Roots
+from carbon_exporter.regions import zone_hint
 
 RANK: Final = 0
 """Comes first: what runs in a pod is counted here."""
@@ -79,7 +84,7 @@ def open_resolver(chosen: Settings, roots: Roots) -> Resolver:
 
 def open_in(chosen: Settings, roots: Roots, environment: Mapping[str, str]) -> Resolver:
     """As open_resolver, in this environment: $KUBERNETES_SERVICE_HOST and _PORT, $NODE_NAME."""
-    url = chosen.api_url.rstrip("/") or _url_in(environment)
+    url = _url_of(chosen, environment)
     if not url:
         return NoCluster()
     # Its C core writes a line to stderr, past the log, whenever a kubelet restarts; it reads this when it is loaded.
@@ -87,8 +92,28 @@ def open_in(chosen: Settings, roots: Roots, environment: Mapping[str, str]) -> R
     # gRPC is loaded where there is a kubelet to ask: it takes 12 MB and 0.1 s.
     from carbon_exporter.jobs.kubernetes.resolver import build  # noqa: PLC0415
 
-    node = chosen.node_name or environment.get("NODE_NAME", "") or os.uname().nodename.lower()
-    return build(chosen, roots, url, node)
+    return build(chosen, roots, url, _node_of(chosen, environment))
+
+
+def region_hint(chosen: Settings, environment: Mapping[str, str]) -> str | None:
+    """A line for the log on the grid zone that the cloud region of this node lies in; None where it is in none.
+
+    Asks the API server, once: it may take as long as that is patient.
+    """
+    url = _url_of(chosen, environment)
+    if not url:
+        return None
+    with contextlib.closing(Api(url, chosen.token_file, chosen.ca_file)) as api:
+        name = node_region(api, _node_of(chosen, environment))
+    return zone_hint(name) if name is not None else None
+
+
+def _node_of(chosen: Settings, environment: Mapping[str, str]) -> str:
+    return chosen.node_name or environment.get("NODE_NAME", "") or os.uname().nodename.lower()
+
+
+def _url_of(chosen: Settings, environment: Mapping[str, str]) -> str:
+    return chosen.api_url.rstrip("/") or _url_in(environment)
 
 
 def _url_in(environment: Mapping[str, str]) -> str:

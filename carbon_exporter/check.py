@@ -13,9 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from carbon_exporter.config import Config
+from carbon_exporter.grid.feed import Feed
+from carbon_exporter.grid.grid import open_grid
+from carbon_exporter.grid.zone import PATIENCE_SECONDS
 from carbon_exporter.model import (
     ConfigurationError,
     DeviceReading,
+    Intensity,
     Resolver,
     ResolverReading,
     Roots,
@@ -23,8 +27,9 @@ from carbon_exporter.model import (
     SourceReading,
 )
 from carbon_exporter.node.state import StateFile, this_host
-from carbon_exporter.plugins import absence_of, open_provider, open_resolvers, open_sources, stand_ins
+from carbon_exporter.plugins import absence_of, open_resolvers, open_sources, stand_ins
 from carbon_exporter.procfs import HALF_BLIND, boottime_seconds, may_look_into_processes
+from carbon_exporter.regions import pue_of
 from carbon_exporter.web.server import listen
 
 Status = Literal["ok", "estimated", "absent", "broken"]
@@ -83,7 +88,7 @@ def find(
     for name, reading in _read_jobs(resolvers, clock()).items():
         yield from _check_jobs(name, reading)
         resolvers[name].close()
-    yield _check_intensity(config)
+    yield from _check_intensity(config)
     yield _check_state(config, roots)
     yield _check_address(listen_address)
 
@@ -132,17 +137,42 @@ def _check_jobs(name: str, reading: ResolverReading) -> Iterator[Finding]:
         yield Finding(f"jobs.{name}", "broken", failure)
 
 
-def _check_intensity(config: Config) -> Finding:
-    settings = config.intensity
-    now = open_provider(settings.provider, settings.sections, settings.grid_zone).current()
-    text = (
-        f"{now.grams_per_kilowatt_hour:g} g/kWh for {now.grid_zone} ({now.provider}, {now.basis}), PUE {config.pue:g}"
-    )
+def _check_intensity(config: Config) -> Iterator[Finding]:
+    """Ask every provider of this node's zone once, and say what it gives."""
+    settings = config.intensity.model_copy(update={"cache_dir": None})
+    name = settings.grid_zone
+    grid = open_grid(settings, chains={name: settings.chain_of(name)})
+    for fetcher in grid.fetchers:
+        fetcher.ask_now()
+        for feed in fetcher.feeds():
+            yield _check_provider(feed)
+    now = time.time() + PATIENCE_SECONDS  # long enough for a stand-in to stand in
+    timeline = grid.zones[name, "average"].timeline(now)
+    if timeline is not None:
+        yield _in_use(timeline.intensity, pue_of(config.pue, config.cloud_region))
+
+
+def _check_provider(feed: Feed) -> Finding:
+    subject = f"intensity.{feed.traits.provider}"
+    if feed.failure is not None:
+        return Finding(subject, "broken", str(feed.failure))
+    told, traits = feed.told_spans(), feed.traits
+    forecast = f"forecast to {(told[-1].end_seconds - time.time()) / 3600:.0f} h ahead"
+    if feed.forecast_failure is not None:
+        forecast = f"no forecast of its own ({feed.forecast_failure})"
+    elif not traits.horizon_seconds:
+        forecast = "no forecast of its own"
+    what = f"{traits.signal}, {traits.basis}, {len(feed.history)} h of the past, {forecast}"
+    return Finding(subject, "ok", f"answers for {feed.grid_zone}: {what}; {traits.licence}")
+
+
+def _in_use(now: Intensity, pue: float) -> Finding:
+    text = f"{now.grams_per_kilowatt_hour:g} g/kWh for {now.grid_zone} ({now.provider}, {now.basis}), PUE {pue:g}"
     if now.fallback_level == 3:
         return Finding("intensity", "estimated", f"{text}: the world's mean; set intensity.grid_zone")
-    if now.estimated:
+    if now.fallback_level == 2:
         return Finding("intensity", "estimated", f"{text}: a yearly mean")
-    return Finding("intensity", "ok", text)
+    return Finding("intensity", "estimated" if now.estimated else "ok", text)
 
 
 def _check_state(config: Config, roots: Roots) -> Finding:

@@ -8,17 +8,31 @@ pue: 1.2
 forecast: {prometheus_url: "http://prometheus:9090"}
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, field_validator
 
 from carbon_exporter.model import Component, ConfigurationError, Roots
 from carbon_exporter.settings import Settings, validated
 
 ZONE: Final = r"^([A-Za-z]{2}(-[A-Za-z0-9]+)*)?$"
 """A grid zone: a country's two letters, and parts of it after dashes."""
+ZONE_VARIABLE: Final = "CARBON_GRID_ZONE"
+
+
+def _listed(value: Any) -> Any:
+    """One name, a list of names, or nothing, as a tuple of names."""
+    names = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError("give the name of a provider, or a list of them")
+    return tuple(names)
+
+
+Providers = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+"""Names of intensity providers, in the order in which they are to be asked."""
 Section = Any
 """Settings of a plug-in, which it checks itself; `false` switches it off, nothing leaves its defaults."""
 
@@ -46,8 +60,8 @@ class NodeSettings(Settings):
 class IntensitySettings(Settings):
     """Who tells the intensity of which zone; the other keys are the providers' own sections.
 
-    provider: one, or several to be asked in this order.
-    grid_zone: where this node draws its power from.
+    provider: one, or several to be asked in this order; none is an error.
+    grid_zone: where this node draws its power from; by default what CARBON_GRID_ZONE says.
     zones: of the whole cluster (forecast service), with their own provider or providers where they differ.
     marginal: who tells the marginal intensity, which no grams are counted with.
     market_grams_per_kilowatt_hour: of the power that is bought, for a second count of grams.
@@ -55,21 +69,25 @@ class IntensitySettings(Settings):
     ca_file: PEM certificates that sign the providers' (a proxy's) own; None for those of the system.
     """
 
-    provider: str | tuple[str, ...] = "static"
-    grid_zone: str = Field(default="", pattern=ZONE)
-    zones: dict[Annotated[str, Field(pattern=ZONE)], str | tuple[str, ...] | None] = Field(default_factory=dict)
+    provider: Providers = ("static",)
+    grid_zone: str = Field(
+        default_factory=lambda: os.environ.get(ZONE_VARIABLE, ""), pattern=ZONE, validate_default=True
+    )
+    zones: dict[Annotated[str, Field(pattern=ZONE)], Providers] = Field(default_factory=dict)
     marginal: str | None = None
     market_grams_per_kilowatt_hour: float | None = Field(default=None, ge=0, le=2000)
     cache_dir: Path | None = Path("/var/lib/carbon-exporter/intensity")
     ca_file: Path | None = None
     sections: dict[str, Section] = Field(default_factory=dict)
 
+    def chain_of(self, zone: str) -> tuple[str, ...]:
+        """The providers of one zone, in the order in which they are to be asked."""
+        return self.zones.get(zone) or self.provider
+
     def chains(self) -> dict[str, tuple[str, ...]]:
-        """The providers of every zone, in the order in which they are to be asked."""
-        chosen = {zone: own or self.provider for zone, own in self.zones.items()}
-        if self.grid_zone or not chosen:
-            chosen.setdefault(self.grid_zone, self.provider)
-        return {zone: (names,) if isinstance(names, str) else names for zone, names in chosen.items()}
+        """The providers of every zone: those of `zones`, and `grid_zone` too."""
+        zones = [*self.zones, *([self.grid_zone] if self.grid_zone or not self.zones else [])]
+        return {zone: self.chain_of(zone) for zone in zones}
 
 
 class EmbodiedSettings(Settings):
@@ -87,11 +105,19 @@ class Config(Settings):
     node: NodeSettings = NodeSettings()
     sources: dict[str, Section] = Field(default_factory=dict)
     jobs: dict[str, Section] = Field(default_factory=dict)
-    intensity: IntensitySettings = IntensitySettings()
-    pue: Annotated[float, Field(ge=1.0, le=10.0)] | Literal["cloud_region"] = 1.0
+    intensity: IntensitySettings = Field(default_factory=IntensitySettings)
+    pue: float | Literal["cloud_region"] = 1.0
     cloud_region: str = ""
     embodied: EmbodiedSettings = EmbodiedSettings()
     forecast: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("pue", mode="before")
+    @classmethod
+    def _is_a_pue(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= 10
+        if not number and value != "cloud_region":
+            raise ValueError("give a number from 1 to 10, or the word cloud_region")
+        return value
 
 
 def load_config(path: Path | None) -> Config:

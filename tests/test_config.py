@@ -34,9 +34,35 @@ def test_a_full_file(tmp_path):
     assert config.node.interval_seconds == 1
     assert config.node.state_file is None
     assert config.pue == 1.3
-    provider = open_provider(config.intensity.provider, config.intensity.sections, config.intensity.grid_zone)
-    assert provider.current().grams_per_kilowatt_hour == 120
+    assert config.intensity.chains() == {"DK": ("static",)}
+    provider = open_provider("static", config.intensity.sections, "DK", {})
+    (span,) = provider.observe(None, 0, 0).spans
+    assert span.grams_per_kilowatt_hour == 120
     assert "nvml" not in open_sources(config.sources, Roots(tmp_path, tmp_path))
+
+
+def test_zones_have_their_own_providers_or_the_common_one(tmp_path):
+    text = (
+        "intensity:\n  provider: [electricity_maps, energy_charts]\n  grid_zone: FR\n"
+        "  zones:\n    DE:\n    GB: gb_carbon_intensity\n    US-CAL-CISO: [eia, static]\n"
+    )
+    assert load(tmp_path, text).intensity.chains() == {
+        "DE": ("electricity_maps", "energy_charts"),
+        "GB": ("gb_carbon_intensity",),
+        "US-CAL-CISO": ("eia", "static"),
+        "FR": ("electricity_maps", "energy_charts"),
+    }
+    assert load(tmp_path, "pue: 1\n").intensity.chains() == {"": ("static",)}
+    assert load(tmp_path, "intensity: {zones: {DE: }}").intensity.chains() == {"DE": ("static",)}
+
+
+def test_the_zone_may_come_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("CARBON_GRID_ZONE", "DK-DK1")
+    assert load(tmp_path, "pue: 1\n").intensity.grid_zone == "DK-DK1"
+    assert load(tmp_path, "intensity: {grid_zone: DE}").intensity.grid_zone == "DE"
+    monkeypatch.setenv("CARBON_GRID_ZONE", "Denmark, west")
+    with pytest.raises(ConfigurationError, match=r"intensity\.grid_zone: "):
+        load(tmp_path, "intensity: {provider: static}")
 
 
 @pytest.mark.parametrize(
@@ -52,8 +78,18 @@ def test_a_full_file(tmp_path):
         ("node: {idle_watts: {cpu: .inf}}", r"node\.idle_watts\.cpu: input should be a finite number"),
         ("node: {interval_seconds: .inf}", r"node\.interval_seconds: "),
         ("node: 3", r"node: "),
-        ("pue: 0.5", r"pue: .*greater than or equal to 1"),
+        ("pue: 0.5", r"pue: give a number from 1 to 10"),
         ("pue: .nan", r"pue: "),
+        ("pue: true", r"pue: give a number"),
+        ("pue: region", r"pue: give a number from 1 to 10, or the word cloud_region"),
+        ("intensity: {provider: 5}", r"intensity\.provider: give the name of a provider, or a list of them"),
+        ("intensity: {provider: [energy_charts, 5]}", r"intensity\.provider: give the name"),
+        ("intensity: {grid_zone: Germany}", r"intensity\.grid_zone: "),
+        ("intensity: {zones: [DE, FR]}", r"intensity\.zones: "),
+        ("intensity: {zones: {Germany: }}", r"intensity\.zones\.Germany: "),
+        ("intensity: {market_grams_per_kilowatt_hour: -1}", r"intensity\.market_grams_per_kilowatt_hour: "),
+        ("embodied: {gpu_years: 0}", r"embodied\.gpu_years: "),
+        ("embodied: {gpu_kilos: 5}", r"embodied\.gpu_kilos: unknown key; known keys here: .*gpu_kilograms"),
         ("- a\n- b", r"must be a mapping"),
         ("a: [", r"is no YAML: .*line"),
     ],
@@ -80,7 +116,10 @@ def test_a_missing_file_is_named(tmp_path):
         (lambda roots: open_sources({"rapl": True}, roots), r"sources\.rapl: must be a mapping of keys to values"),
         (lambda roots: open_sources({"rapl": {"x": 1}}, roots), r"sources\.rapl\.x: unknown key"),
         (lambda roots: open_resolvers({"process": {"full_scan_seconds": -1}}, roots), r"jobs\.process\.full_scan_s"),
-        (lambda _: open_provider("statik", {}, ""), r"intensity\.provider: 'statik' is unknown; known: static"),
+        (
+            lambda _: open_provider("statik", {}, ""),
+            r"intensity\.provider: 'statik' is unknown; known: cluster, .*static",
+        ),
         (lambda _: open_provider("static", {"static": {"grams_per_kilowatt_hour": 1e9}}, ""), r"intensity\.static\."),
         (lambda _: open_provider("static", {}, "XX"), r"intensity\.grid_zone: .*'XX'"),
     ],

@@ -8,28 +8,36 @@ from carbon_exporter.intensity.static import Settings, open_provider
 from carbon_exporter.model import ConfigurationError
 
 
+def reading(zone, **settings):
+    provider = open_provider(Settings(**settings), zone, {})
+    said = provider.observe(None, 0, 0)
+    assert said == provider.predict(None, 0)
+    (span,) = said.spans
+    assert (span.start_seconds, span.end_seconds > 4e9) == (0, True)
+    return said, span
+
+
 @pytest.mark.parametrize("zone", ["DK", "dk", "DK-DK1"])
 def test_a_zone_takes_its_countrys_mean_and_says_so(zone):
-    now = open_provider(Settings(), zone).current()
-    assert now.grams_per_kilowatt_hour == pytest.approx(114, abs=1)
-    assert (now.grid_zone, now.basis, now.fallback_level, now.estimated) == (zone, "lifecycle", 2, True)
-    year = datetime.fromtimestamp(now.data_timestamp_seconds, timezone.utc).year
+    said, span = reading(zone)
+    assert span.grams_per_kilowatt_hour == pytest.approx(114, abs=1)
+    assert (said.provider, said.basis, said.fallback_level, span.estimated) == ("static", "lifecycle", 2, True)
+    year = datetime.fromtimestamp(said.data_timestamp_seconds, timezone.utc).year
     assert year == 2026  # the end of 2025
 
 
 def test_without_a_zone_it_is_the_world_and_says_so():
-    now = open_provider(Settings(), "").current()
-    assert now.grams_per_kilowatt_hour == 458.3
-    assert (now.grid_zone, now.fallback_level) == ("WORLD", 3)
+    said, span = reading("")
+    assert (span.grams_per_kilowatt_hour, said.fallback_level) == (458.3, 3)
 
 
 def test_a_fixed_value_wins_and_counts_as_asked_for():
-    now = open_provider(Settings(grams_per_kilowatt_hour=50, basis="direct"), "DK").current()
-    assert (now.grams_per_kilowatt_hour, now.basis, now.fallback_level, now.estimated) == (50, "direct", 0, False)
-    assert now.data_timestamp_seconds is None
+    said, span = reading("DK", grams_per_kilowatt_hour=50, basis="direct")
+    assert (span.grams_per_kilowatt_hour, said.basis, said.fallback_level, span.estimated) == (50, "direct", 0, False)
+    assert said.data_timestamp_seconds is None
 
 
 @pytest.mark.parametrize("zone", ["XX", "Denmark", "-", "US CAL"])
 def test_an_unknown_zone_is_a_clear_error(zone):
     with pytest.raises(ConfigurationError, match=r"intensity\.grid_zone.*two letters"):
-        open_provider(Settings(), zone)
+        open_provider(Settings(), zone, {})

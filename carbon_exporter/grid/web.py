@@ -1,5 +1,6 @@
 """The one way out to a grid provider: a GET within bounds of time and size, over the proxies of the environment."""
 
+import logging
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -43,10 +44,12 @@ class BoundedWeb:
             raise ConfigurationError(f"intensity.ca_file: {ca_file}: is no file: name one of PEM certificates")
         self._answer_seconds = answer_seconds
         self._clock = clock
+        # At level debug urllib3 writes every URL with its query, and so the keys that some providers want there.
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
         self._session = _Session()
         self._session.headers.update({"User-Agent": f"carbon-exporter/{__version__}", "Accept-Encoding": "gzip"})
-        if ca_file is not None:
-            self._session.verify = str(ca_file)
+        # Given with each request: one that is set on the session yields to REQUESTS_CA_BUNDLE.
+        self._verify = str(ca_file) if ca_file is not None else None
 
     def get(
         self,
@@ -67,6 +70,7 @@ class BoundedWeb:
                 timeout=(CONNECT_SECONDS, self._answer_seconds),
                 allow_redirects=False,
                 stream=True,
+                verify=self._verify,
             ) as response:
                 names = {name.lower(): value for name, value in response.headers.items()}
                 body = self._read(plain_url, response.raw, names, deadline)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,6 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
+from authority import Authority
+from fake_grid import FakeGrid, Reply
 
 from carbon_exporter.demo.servers import free_port
 from carbon_exporter.forecast.promql import Client, PromQLError, Sample
@@ -242,3 +245,16 @@ def test_bad_settings_name_the_key_and_hide_the_value(values, key):
 def test_a_missing_certificate_file_is_told_at_the_start(tmp_path):
     with pytest.raises(ConfigurationError, match=r"forecast\.ca_file"):
         open_session(Settings(ca_file=tmp_path / "ca.pem"), {})
+
+
+def test_its_own_certificates_come_before_those_of_the_environment(tmp_path, monkeypatch):
+    authority, stranger = Authority(tmp_path, "authority"), Authority(tmp_path, "stranger")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("server"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(stranger.file))
+    answer = {"status": "success", "data": {"resultType": "vector", "result": []}}
+    with FakeGrid({"/api/v1/query": Reply(answer)}, tls=context) as server:
+        session = open_session(Settings(ca_file=authority.file), {})
+        assert Client(server.url, session).query("up", 0) == []
+        with pytest.raises(PromQLError, match="SSLError"):
+            Client(server.url, open_session(Settings(ca_file=stranger.file), {})).query("up", 0)

@@ -4,13 +4,14 @@ import base64
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import requests
 from pydantic import Field, field_validator, model_validator
 
 from carbon_exporter import settings
 from carbon_exporter.model import ConfigurationError
+from carbon_exporter.secret import Secret
 
 PASSWORD_VARIABLE: Final = "CARBON_PROMETHEUS_PASSWORD"  # noqa: S105 - the name of a variable, not a password
 TOKEN_VARIABLE: Final = "CARBON_PROMETHEUS_BEARER_TOKEN"  # noqa: S105
@@ -66,12 +67,11 @@ class Identity(requests.auth.AuthBase):
 
     def __init__(self, chosen: Settings, environment: Mapping[str, str]) -> None:
         self._username = chosen.username
-        self._file = chosen.password_file or chosen.bearer_token_file
-        self._variable = PASSWORD_VARIABLE if chosen.username else TOKEN_VARIABLE
-        self._value = environment.get(self._variable, "")
+        variable = PASSWORD_VARIABLE if chosen.username else TOKEN_VARIABLE
+        self._secret = Secret(chosen.password_file or chosen.bearer_token_file, variable, environment)
 
     def __repr__(self) -> str:
-        return f"Identity(from {self._file or self._variable})"
+        return f"Identity(from {self._secret.place})"
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Sign `request`.
@@ -79,7 +79,7 @@ class Identity(requests.auth.AuthBase):
         Raises:
             ConfigurationError: the file cannot be read, or what it holds cannot stand in a header.
         """
-        secret = self._secret()
+        secret = self._secret.read(one_word=not self._username)
         if self._username:
             pair = base64.b64encode(f"{self._username}:{secret}".encode()).decode()
             request.headers["Authorization"] = f"Basic {pair}"
@@ -87,22 +87,14 @@ class Identity(requests.auth.AuthBase):
             request.headers["Authorization"] = f"Bearer {secret}"
         return request
 
-    def _secret(self) -> str:
-        if self._file is None:
-            secret, place = self._value.strip(), f"the environment variable {self._variable}"
-        else:
-            place = str(self._file)
-            try:
-                secret = self._file.read_text(encoding="utf-8").strip()
-            except (OSError, ValueError) as error:
-                kind = type(error).__name__
-                raise ConfigurationError(f"{place}: {kind}: make it a text file that this user may read") from None
-            if not secret:
-                raise ConfigurationError(f"{place}: is empty: write the secret into it")
-        # requests would quote a header that it refuses, secret and all.
-        if not self._username and not re.fullmatch(r"[\x21-\x7e]*", secret):
-            raise ConfigurationError(f"{place}: holds more than one word of printable ASCII: write the token alone")
-        return secret
+
+class _Session(requests.Session):
+    """By itself it would take REQUESTS_CA_BUNDLE before the certificates that it was given."""
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """The settings of one request."""
+        own = self.verify if verify is None and self.verify is not True else verify
+        return super().merge_environment_settings(url, proxies, stream, own, cert)
 
 
 def open_session(chosen: Settings, environment: Mapping[str, str]) -> requests.Session:
@@ -113,7 +105,7 @@ def open_session(chosen: Settings, environment: Mapping[str, str]) -> requests.S
     """
     if chosen.ca_file is not None and not chosen.ca_file.is_file():
         raise ConfigurationError(f"forecast.ca_file: {chosen.ca_file}: is no file: name one of PEM certificates")
-    session = requests.Session()
+    session = _Session()
     session.headers.update(chosen.headers)
     session.auth = Identity(chosen, environment)
     if chosen.ca_file is not None:

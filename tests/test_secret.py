@@ -43,7 +43,7 @@ def test_a_password_may_have_blanks_and_a_file_must_be_there(tmp_path):
     file = tmp_path / "password"
     file.write_text("correct horse")
     assert Secret(file, "CARBON_X", {}).read(one_word=False) == "correct horse"
-    with pytest.raises(ConfigurationError, match="FileNotFoundError.*make it a text file"):
+    with pytest.raises(ConfigurationError, match=r"FileNotFoundError.*make it a text file"):
         Secret(tmp_path / "none", "CARBON_X", {}).read()
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="UnicodeDecodeError"):

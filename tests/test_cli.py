@@ -74,7 +74,7 @@ def test_a_bad_configuration_ends_the_real_process_without_a_traceback(tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     assert (
         result.stderr
-        == f"carbon-exporter node: {path}: pue: input should be a valid number, unable to parse string as a number\n"
+        == f"carbon-exporter node: {path}: pue: give a number from 1 to 10, or the word cloud_region\n"
     )
 
 

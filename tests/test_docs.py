@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import carbon_exporter
-from carbon_exporter import cli, metrics
+from carbon_exporter import cli, metrics, plugins
 from carbon_exporter.config import Config, load_config
 from carbon_exporter.forecast.settings import Settings as ForecastSettings
 from carbon_exporter.jobs.kubernetes import Settings as KubernetesSettings
@@ -58,12 +58,14 @@ def plugin_keys(room):
 
 
 def test_every_configuration_key_is_documented_and_no_other(repository):
-    own = {key for key in keys_of(Config, "") if key.split(".")[0] in ("node", "pue", "intensity")}
+    own = {key for key in keys_of(Config, "") if key.split(".")[0] not in ("sources", "jobs", "forecast")}
     expected = own - {"intensity.sections"} | {
         k for room in ("sources", "jobs", "intensity") for k in plugin_keys(room)
     }
     text = (repository / "docs" / "configuration.md").read_text()
-    documented = set(re.findall(r"^\| `((?:node|sources|jobs|intensity|pue)[a-z_.]*)` \|", text, re.MULTILINE))
+    documented = set(
+        re.findall(r"^\| `((?:node|sources|jobs|intensity|pue|cloud_region|embodied)[a-z_.]*)` \|", text, re.MULTILINE)
+    )
     assert documented == expected
 
 
@@ -92,7 +94,7 @@ def test_every_flag_is_documented(repository):
     assert not missing
 
 
-@pytest.mark.parametrize("command", ["node", "forecast", "push", "check", "demo"])
+@pytest.mark.parametrize("command", sorted(commands()))
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         cli.main([command, "--help"])
@@ -100,10 +102,50 @@ def test_every_command_has_help(command, capsys):
     assert f"carbon-exporter {command}" in capsys.readouterr().out
 
 
+def anchors(path):
+    """The headings of a document as links name them."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_between_documents_resolve(repository):
     for path in [repository / "README.md", repository / "CONTRIBUTING.md", *(repository / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+        for name, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", path.read_text()):
+            target = path.parent / name if name else path
+            assert target.exists(), f"{path.name}: {name}"
+            assert not anchor or anchor in anchors(target), f"{path.name}: {name}#{anchor}"
+
+
+PROVIDERS = {
+    "static": "DE", "electricity_maps": "DE", "energy_charts": "DE", "gb_carbon_intensity": "GB", "entsoe": "DE",
+    "energi_data_service": "DK-DK1", "eia": "US-CAL-CISO", "watttime": "US-CAL-CISO", "cluster": "DE",
+}  # fmt: skip
+KEYS = ("CARBON_ELECTRICITY_MAPS_TOKEN", "CARBON_ENTSOE_TOKEN", "CARBON_EIA_KEY", "CARBON_WATTTIME_PASSWORD")
+
+
+def as_words(seconds):
+    if seconds == float("inf"):
+        return "ever"
+    return f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds / 60:g} min"
+
+
+@pytest.mark.parametrize("name", sorted(PROVIDERS))
+def test_the_table_of_providers_says_what_they_say_of_themselves(repository, name):
+    text = (repository / "docs" / "intensity.md").read_text()
+    row = re.search(rf"^\| `{name}` \|(.*)\|$", text, re.MULTILINE)
+    cells = [cell.strip() for cell in row.group(1).split("|")]
+    sections = {"watttime": {"username": "u"}}
+    traits = plugins.open_provider(name, sections, PROVIDERS[name], dict.fromkeys(KEYS, "x")).traits
+    assert cells[-2:] == [as_words(traits.lag_seconds), as_words(traits.fresh_seconds)]
+    assert (cells[-3] == "none") == (traits.horizon_seconds == 0 and name != "cluster")
+    assert name == "cluster" or f"`{traits.basis}`" in cells[2]
+    assert (traits.signal == "marginal") == ("marginal" in cells[2])
+
+
+def test_every_provider_is_in_the_table():
+    package = importlib.import_module("carbon_exporter.intensity")
+    assert {module.name for module in pkgutil.iter_modules(package.__path__)} == set(PROVIDERS)
 
 
 def test_the_version_stands_in_one_place_more(repository):

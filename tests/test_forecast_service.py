@@ -389,7 +389,7 @@ class Node:
     def answer(self, _path):
         now = time.time()
         energy = [((job, "cpu"), self.share * joules(now)) for job, joules in self.joules_by_job.items()]
-        emissions = [(labels, joules / 1000) for labels, joules in energy]
+        emissions = [((*labels, "lifecycle"), joules / 1000) for labels, joules in energy]
         families = [metrics.Family(metrics.JOB_ENERGY, energy), metrics.Family(metrics.JOB_EMISSIONS, emissions)]
         return metrics.Renderer().render(families)
 

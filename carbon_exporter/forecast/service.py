@@ -10,19 +10,22 @@ from typing import Final, get_args
 
 from carbon_exporter import metrics
 from carbon_exporter.forecast.exposition import job_families, service_families
+from carbon_exporter.forecast.grid_history import GridHistory
 from carbon_exporter.forecast.jobs import Job
 from carbon_exporter.forecast.progress import History, Outcome, Pushed, Track, keep_most_telling
 from carbon_exporter.forecast.promql import Client, PromQLError
 from carbon_exporter.forecast.readings import Readings, read, read_history
 from carbon_exporter.forecast.scores import Scores
 from carbon_exporter.forecast.settings import Settings, open_session
+from carbon_exporter.grid.exposition import grid_families
+from carbon_exporter.grid.grid import Grid
 
 _log: Final = logging.getLogger("carbon_exporter.forecast")
 _MOST_HISTORIES_A_POLL: Final = 50
 _FORGOTTEN_AFTER_SECONDS: Final = 3600.0
 
 
-def build(settings: Settings, environment: Mapping[str, str] = os.environ) -> "Service":
+def build(settings: Settings, environment: Mapping[str, str] = os.environ, grid: Grid | None = None) -> "Service":
     """The service that `settings` describe, with its secrets from files or `environment`; asks nothing yet."""
     client = Client(
         settings.prometheus_url,
@@ -30,7 +33,7 @@ def build(settings: Settings, environment: Mapping[str, str] = os.environ) -> "S
         timeout_seconds=settings.timeout_seconds,
         largest_answer_bytes=settings.largest_answer_bytes,
     )
-    return Service(settings, client)
+    return Service(settings, client, grid=grid)
 
 
 class Service:
@@ -42,12 +45,21 @@ class Service:
         settings: see Settings.
         client: the engine.
         clock: Unix seconds.
+        grid: whose intensities stand on the page too, whatever the engine does.
     """
 
-    def __init__(self, settings: Settings, client: Client, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        clock: Callable[[], float] = time.time,
+        grid: Grid | None = None,
+    ) -> None:
         self._settings = settings
         self._client = client
         self._clock = clock
+        self._grid = grid
+        self._grid_history = GridHistory(client, grid.zones.values() if grid is not None else ())
         self._jobs: dict[str, Job] = {}
         self._scores = Scores()
         self._outcomes: Counter[Outcome] = Counter()
@@ -55,7 +67,7 @@ class Service:
         self._failing = ""
         self._too_many = False
         self._renderer = metrics.Renderer()
-        self._families = self._make_families()
+        self._families = self._make_families(clock())
         self._page = self._renderer.render(self._families)
 
     def run(self, stop: threading.Event, after_poll: Callable[[bytes], None] = lambda _page: None) -> None:
@@ -95,7 +107,8 @@ class Service:
             self._failing = ""
             self._follow(readings, now_seconds)
             self._last_poll_seconds = now_seconds
-        self._families = self._make_families()
+            self._read_grid_history(now_seconds)
+        self._families = self._make_families(now_seconds)
         self._page = self._renderer.render(self._families)
         return self._families
 
@@ -154,6 +167,12 @@ class Service:
             if self._failing in ("unreachable", "timeout"):
                 return
 
+    def _read_grid_history(self, now_seconds: float) -> None:
+        try:
+            self._grid_history.read_back(now_seconds)
+        except PromQLError as error:
+            self._note_failure(error)
+
     def _drop_old(self, seen: set[str], now_seconds: float) -> None:
         for name, job in list(self._jobs.items()):
             if job.ended_seconds is None and name not in seen:
@@ -171,10 +190,11 @@ class Service:
             _log.warning("%s; the forecasts before stay, with their age", error)
         self._failing = error.reason
 
-    def _make_families(self) -> list[metrics.Family]:
+    def _make_families(self, now_seconds: float) -> list[metrics.Family]:
         predictions = [job.prediction for _, job in sorted(self._jobs.items()) if job.prediction is not None]
         return [
             *job_families(predictions),
             *self._scores.families(),
             *service_families(self._outcomes, self._client.errors, self._last_poll_seconds),
+            *(grid_families(self._grid, now_seconds) if self._grid is not None else ()),
         ]

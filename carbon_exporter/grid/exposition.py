@@ -6,12 +6,12 @@ from typing import Final, get_args
 from carbon_exporter import metrics
 from carbon_exporter.grid.fetcher import Fetcher
 from carbon_exporter.grid.grid import Grid
+from carbon_exporter.grid.hours import HORIZONS_HOURS, HOUR_SECONDS
 from carbon_exporter.grid.outlook import Outlook
 from carbon_exporter.grid.zone import Zone
 from carbon_exporter.metrics import Family
 from carbon_exporter.model import FetchFailure, Intensity
 
-HORIZON_HOURS: Final = (1, 3, 6, 12, 24, 48, 72, 96)
 _FAILURES: Final[tuple[FetchFailure, ...]] = get_args(FetchFailure)
 
 
@@ -52,13 +52,13 @@ def outlook_families(zones: Iterable[Zone], now_seconds: float) -> Iterator[Fami
             name = timeline.intensity.grid_zone
             samples += [
                 ((name, outlook.forecaster, zone.signal, f"{hours}h"), _mean(outlook, now_seconds, hours))
-                for hours in HORIZON_HOURS
+                for hours in HORIZONS_HOURS
             ]
     yield Family(metrics.INTENSITY_FORECAST, samples)
 
 
 def _mean(outlook: Outlook, now_seconds: float, hours: int) -> float:
-    return outlook.mean(now_seconds, now_seconds + hours * 3600)
+    return outlook.mean(now_seconds, now_seconds + hours * HOUR_SECONDS)
 
 
 def fetch_families(fetchers: Iterable[Fetcher]) -> Iterator[Family]:

@@ -8,6 +8,8 @@ from carbon_exporter.model import Span
 HOUR_SECONDS: Final = 3600
 Hours: TypeAlias = Mapping[int, float]
 """Hour number -> mean grams per kilowatt-hour; an hour that nobody knows is not in it."""
+HORIZONS_HOURS: Final = (1, 3, 6, 12, 24, 48, 72, 96)
+"""Up to which the mean intensity ahead is told."""
 _MOST_MISSING: Final = 0.5
 """Of an hour's time: with less than the rest told, its mean is not known."""
 

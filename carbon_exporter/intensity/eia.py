@@ -98,8 +98,8 @@ class EiaProvider:
             zones="US, its regions (US-CAL) and balancing authorities (US-CAL-CISO)",
             licence="US Energy Information Administration, form EIA-930, public domain",
             refresh_seconds=3600.0,
-            lag_seconds=90_000.0,
-            fresh_seconds=93_600.0,
+            lag_seconds=129_600.0,
+            fresh_seconds=172_800.0,
         )
 
     def observe(self, web: Web, since_seconds: float, now_seconds: float) -> GridReading:

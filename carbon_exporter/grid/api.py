@@ -1,0 +1,260 @@
+"""The JSON API of the intensity: what nodes ask instead of the providers, and when a job is best started.
+
+docs/forecast.md, "API", shows both answers. Grams are per kilowatt-hour, times are Unix seconds.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+from urllib.parse import urlencode
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from carbon_exporter.grid.advice import advise
+from carbon_exporter.grid.grid import Grid
+from carbon_exporter.grid.hours import HORIZONS_HOURS, HOUR_SECONDS
+from carbon_exporter.grid.outlook import Outlook
+from carbon_exporter.grid.zone import Zone
+from carbon_exporter.model import Json, Span
+from carbon_exporter.timeline import Timeline
+from carbon_exporter.web.site import Page, accepts_gzip
+
+INTENSITY_PATH: Final = "/api/v1/intensity"
+ADVICE_PATH: Final = "/api/v1/advice"
+PAST_SECONDS: Final = 6 * 3600.0
+RETRY_SECONDS: Final = 10
+SIGNALS: Final = ("average", "marginal")
+_LAST_SECONDS: Final = 253_402_300_800.0
+"""JSON has no infinity: the end of the year 9999 stands for it."""
+_TYPE: Final = "application/json"
+
+
+class ApiError(Exception):
+    """An answer other than 200; the message is one line for who asked."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def response(self) -> Response:
+        """As it is sent."""
+        headers = {"Cache-Control": "no-store"}
+        if self.status == 503:
+            headers["Retry-After"] = str(RETRY_SECONDS)
+        return Response(orjson.dumps({"error": str(self)}), self.status, headers, _TYPE)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A finished body, and what it was made from."""
+
+    timeline: Timeline
+    outlook: Outlook | None
+    page: Page
+    tag: str
+
+
+class Api:
+    """Answers for the zones of one grid.
+
+    No answer is a coroutine: a new outlook takes a tenth of a second, in which a scrape must not wait.
+
+    Args:
+        grid: whose zones are served.
+        pue: power usage effectiveness, which a job's grams are multiplied by.
+        clock: Unix seconds.
+    """
+
+    def __init__(self, grid: Grid, pue: float, clock: Callable[[], float]) -> None:
+        self._zones: Mapping[tuple[str, str], Zone] = grid.zones
+        self._pue = pue
+        self._clock = clock
+        self._answers: dict[tuple[str, str], _Answer] = {}
+        self._locks = {key: threading.Lock() for key in self._zones}
+
+    def intensity(self, request: Request) -> Response:
+        """`GET /api/v1/intensity?zone=DE&signal=average`; without `zone` the list of those served."""
+        try:
+            asked = _parameters(request, "zone", "signal")
+            if "zone" not in asked:
+                return _sent(request, Page(orjson.dumps({"zones": self._list()})))
+            answer = self._answer(self._zone(asked))
+        except ApiError as error:
+            return error.response()
+        return _sent(request, answer.page, answer.tag)
+
+    def advice(self, request: Request) -> Response:
+        """`GET /api/v1/advice?zone=DE&hours=8&kilowatts=3`, with `deadline_seconds` if the job must end by then."""
+        try:
+            asked = _parameters(request, "zone", "signal", "hours", "kilowatts", "deadline_seconds")
+            zone = self._zone(asked)
+            hours, kilowatts = _number(asked, "hours"), _number(asked, "kilowatts")
+            deadline = _number(asked, "deadline_seconds") if "deadline_seconds" in asked else None
+            now = self._clock()
+            outlook, timeline = zone.outlook(now), zone.timeline(now)
+            if timeline is None or outlook is None:
+                raise _nothing_known(zone)
+            try:
+                advice = advise(outlook, hours, kilowatts, deadline, now, self._pue)
+            except ValueError as error:
+                raise ApiError(400, str(error)) from None
+        except ApiError as error:
+            return error.response()
+        return _sent(request, Page(orjson.dumps({**advice.to_json(), **_source(zone, timeline, now)})))
+
+    def _zone(self, asked: Mapping[str, str]) -> Zone:
+        name, signal = asked.get("zone"), asked.get("signal", "average")
+        if name is None:
+            raise ApiError(400, f"zone is missing: name one, {INTENSITY_PATH} lists those served")
+        if signal not in SIGNALS:
+            raise ApiError(400, f"signal is {signal[:50]!r}: it is average or marginal")
+        zone = self._zones.get((name, signal))
+        if zone is None:
+            served = ", ".join(sorted({other or "''" for other, of in self._zones if of == signal})) or "none"
+            what = "zone" if signal == "average" else f"the {signal} intensity of zone"
+            keys = "intensity.zones" if signal == "average" else "intensity.zones and intensity.marginal"
+            message = (
+                f"{what} {name[:50]!r} is not served here; served: {served}; add it to {keys} of the forecast service"
+            )
+            raise ApiError(404, message)
+        return zone
+
+    def _list(self) -> list[Json]:
+        return [
+            {"zone": name, "signal": signal, "url": f"{INTENSITY_PATH}?{urlencode({'zone': name, 'signal': signal})}"}
+            for name, signal in sorted(self._zones)
+        ]
+
+    def _answer(self, zone: Zone) -> _Answer:
+        """What is told of a zone; made anew, and once for all who ask meanwhile, only when something has changed."""
+        key = (zone.name, zone.signal)
+        with self._locks[key]:
+            now = self._clock()
+            # In this order: where the outlook is new, the timeline continues with it.
+            outlook, timeline = zone.outlook(now), zone.timeline(now)
+            if timeline is None:
+                raise _nothing_known(zone)
+            answer = self._answers.get(key)
+            if answer is None or answer.timeline is not timeline or answer.outlook is not outlook:
+                body = orjson.dumps(_told(zone, timeline, outlook, now))
+                tag = hashlib.blake2b(body, digest_size=12).hexdigest()
+                answer = self._answers[key] = _Answer(timeline, outlook, Page(body), tag)
+            return answer
+
+
+def routes(grid: Grid, pue: float, clock: Callable[[], float]) -> list[Route]:
+    """The routes of the API, for web.site.Site; arguments as of Api."""
+    api = Api(grid, pue, clock)
+    return [Route(INTENSITY_PATH, api.intensity), Route(ADVICE_PATH, api.advice)]
+
+
+def _told(zone: Zone, timeline: Timeline, outlook: Outlook | None, now_seconds: float) -> Json:
+    intensity = timeline.intensity
+    return {
+        **_source(zone, timeline, now_seconds),
+        "fallback_level": intensity.fallback_level,
+        "estimated": intensity.estimated,
+        "grams_per_kilowatt_hour": intensity.grams_per_kilowatt_hour,
+        "data_timestamp_seconds": intensity.data_timestamp_seconds,
+        "told_until_seconds": min(timeline.told_until_seconds, _LAST_SECONDS),
+        "spans": [
+            [span.start_seconds, span.end_seconds, span.grams_per_kilowatt_hour, int(span.estimated)]
+            for span in _spans(timeline, outlook, now_seconds)
+        ],
+        "outlook": None if outlook is None else _curve(outlook, now_seconds),
+    }
+
+
+def _source(zone: Zone, timeline: Timeline, now_seconds: float) -> Json:
+    return {
+        "zone": zone.name,
+        "signal": zone.signal,
+        "provider": timeline.intensity.provider,
+        "basis": timeline.intensity.basis,
+        "licence": zone.licence(now_seconds),
+    }
+
+
+def _spans(timeline: Timeline, outlook: Outlook | None, now_seconds: float) -> list[Span]:
+    """Those of the last hours and all that are told of the time to come, then the outlook's hours."""
+    spans = [
+        replace(span, end_seconds=min(span.end_seconds, _LAST_SECONDS))
+        for span in timeline.spans
+        if span.end_seconds > now_seconds - PAST_SECONDS
+    ]
+    if outlook is None:
+        return spans
+    reached = spans[-1].end_seconds if spans else now_seconds - PAST_SECONDS
+    for hour, grams in enumerate(outlook.grams, outlook.first_hour):
+        start, end = max(reached, float(hour * HOUR_SECONDS)), float((hour + 1) * HOUR_SECONDS)
+        if end > start:
+            spans.append(Span(start, end, grams, estimated=True))
+    return spans
+
+
+def _curve(outlook: Outlook, now_seconds: float) -> Json:
+    means: list[Json] = []
+    for hours in HORIZONS_HOURS:
+        end = now_seconds + hours * HOUR_SECONDS
+        low, high = outlook.mean_band(now_seconds, end) or (None, None)
+        grams = outlook.mean(now_seconds, end)
+        means.append({"horizon_hours": hours, "grams": _short(grams), "low": _short(low), "high": _short(high)})
+    return {
+        "forecaster": outlook.forecaster,
+        "first_hour_seconds": outlook.first_hour * HOUR_SECONDS,
+        **{name: [_short(grams) for grams in getattr(outlook, name)] for name in ("grams", "low", "high")},
+        "means": means,
+    }
+
+
+def _short(grams: float | None) -> float | None:
+    return None if grams is None else round(grams, 2)
+
+
+def _nothing_known(zone: Zone) -> ApiError:
+    return ApiError(503, f"nothing is known of zone {zone.name!r} yet: its provider is being asked; ask again")
+
+
+def _parameters(request: Request, *known: str) -> dict[str, str]:
+    pairs = request.query_params.multi_items()
+    for name, _ in pairs:
+        if name not in known:
+            raise ApiError(400, f"{name[:50]!r} is no parameter here; known: {', '.join(known)}")
+    if len(dict(pairs)) < len(pairs):
+        raise ApiError(400, "a parameter is given twice: give it once")
+    return dict(pairs)
+
+
+def _number(asked: Mapping[str, str], name: str) -> float:
+    if name not in asked:
+        raise ApiError(400, f"{name} is missing: give a number")
+    try:
+        return float(asked[name])
+    except ValueError:
+        raise ApiError(400, f"{name} is {asked[name][:50]!r}: give a number") from None
+
+
+def _sent(request: Request, page: Page, tag: str = "") -> Response:
+    """`page`, compressed where that is taken; nothing but its tag where the client has it already (RFC 9110, 13.1.2).
+
+    The compressed body is another representation, so it has a tag of its own.
+    """
+    compressed = accepts_gzip(request.headers.get("accept-encoding", ""))
+    headers = {"Vary": "Accept-Encoding", "Cache-Control": "no-cache"}
+    if tag:
+        headers["ETag"] = f'"{tag}-gzip"' if compressed else f'"{tag}"'
+        if _has(request.headers.get("if-none-match", ""), tag):
+            return Response(None, 304, headers)
+    if compressed:
+        headers["Content-Encoding"] = "gzip"
+    return Response(page.gzipped if compressed else page.plain, 200, headers, _TYPE)
+
+
+def _has(if_none_match: str, tag: str) -> bool:
+    known = {item.strip().removeprefix("W/") for item in if_none_match.split(",")}
+    return bool(known & {"*", f'"{tag}"', f'"{tag}-gzip"'})

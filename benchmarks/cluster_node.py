@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from scripted import ScriptedProc
 
 from benchmarks.control_plane import NODE, ControlPlane, PodToStart, control_plane
 from carbon_exporter.config import load_config
-from carbon_exporter.node.agent import build_sampler
+from carbon_exporter.node.agent import build_sampler, open_node_grid
 from carbon_exporter.node.sampler import Sampler
 
 TICK_SECONDS = 2.0
@@ -197,8 +198,11 @@ def _run(
     pynvml._nvmlGetFunctionPointer_cache.clear()  # noqa: SLF001 - it holds the functions of the last node's shim
     with control_plane(socket) as cluster:
         node = ClusterNode(directory, size, cluster, shim)
-        sampler: Any = build_sampler(load_config(_configuration(directory, size, state_file, cluster.url)), publish)
-        sampler._clock = lambda: node.now  # noqa: SLF001 - the agent's own clock cannot be stepped
+        config = load_config(_configuration(directory, size, state_file, cluster.url))
+        sampler: Any = build_sampler(config, publish, open_node_grid(config))
+        booted = time.time() - node.now
+        sampler._clock = lambda: node.now  # noqa: SLF001 - the agent's own clocks cannot be stepped
+        sampler._wall_clock = lambda: booted + node.now  # noqa: SLF001
         try:
             yield node, sampler
         finally:

@@ -23,7 +23,7 @@ from benchmarks.host import configuration, moving_host, training_jobs
 from benchmarks.node import SAMPLING_JOBS
 from benchmarks.process import machine
 from carbon_exporter.config import load_config
-from carbon_exporter.node.agent import build_sampler
+from carbon_exporter.node.agent import build_sampler, open_node_grid
 
 TICKS = 60
 PAUSE_SECONDS = 0.1
@@ -61,7 +61,8 @@ def main() -> None:
         os.environ["NVML_SHIM"] = str(host.shim.control)
         pynvml.nvmlLib = ctypes.CDLL(str(host.shim.lib))
         with training_jobs(SAMPLING_JOBS, host):
-            sampler = build_sampler(load_config(configuration(host)), lambda _plain: None)
+            config = load_config(configuration(host))
+            sampler = build_sampler(config, lambda _plain: None, open_node_grid(config))
             instrument(sampler, seconds)
             sampler.tick()
             seconds.clear()

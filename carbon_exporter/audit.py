@@ -56,7 +56,7 @@ def run(
     # Nothing is forgotten while it is watched: a job that ended long ago still has its joules.
     node = config.node.model_copy(update={"state_file": None, "linger_seconds": math.inf})
     balance = Balance()
-    sampler = sampler_for(config.model_copy(update={"node": node}), balance.take)
+    sampler = sampler_for(config.model_copy(update={"node": node}), balance.take, lambda _now: None)
     interrupted = False
     started = clock()
     try:

@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,8 @@ from carbon_exporter.model import ConfigurationError
 from carbon_exporter.push import command as push_command
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
     from carbon_exporter.web.server import WebServer
     from carbon_exporter.web.site import Page
 
@@ -69,6 +72,28 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--audit", metavar="TIME", help="instead, watch for so long (60s, 2m) and balance every joule")
     check.set_defaults(run=run_check)
 
+    backtest = commands.add_parser("backtest", help="how good a forecast is on recorded data")
+    recorded = backtest.add_subparsers(dest="recorded", required=True, metavar="WHAT")
+    intensity = recorded.add_parser("intensity", help="the forecast of the grid's intensity, on hourly CSV series")
+    intensity.add_argument("files", nargs="+", type=Path, metavar="FILE", help="CSV: a header, hourly ISO times first")
+    intensity.add_argument("--column", default="lifecycle_g_per_kwh", metavar="NAME", help="default: %(default)s")
+    every = "hours from one forecast to the next; default: %(default)s"
+    intensity.add_argument("--every", type=int, default=7, metavar="N", help=every)
+    intensity.set_defaults(run=run_backtest_intensity)
+
+    advise = commands.add_parser("advise", help="when to start a job so that the fewest grams are accounted to it")
+    advise.add_argument("--hours", type=float, required=True, metavar="N", help="how long the job runs, at most 96")
+    advise.add_argument("--kilowatts", type=float, required=True, metavar="KW", help="its mean power, without PUE")
+    advise.add_argument("--deadline", metavar="TIME", help="when it must have ended: 36h from now, 2d, or an ISO time")
+    advise.add_argument("--zone", metavar="ZONE", help="grid zone; needed where the service serves several")
+    local = "http://127.0.0.1:10091"
+    advise.add_argument("--url", default=local, metavar="URL", help="the forecast service; default: %(default)s")
+    advise.add_argument("--username", default="", metavar="USER", help="for HTTP basic authentication")
+    advise.add_argument("--password-file", type=Path, metavar="FILE", help="or $CARBON_INTENSITY_PASSWORD")
+    advise.add_argument("--ca-file", type=Path, metavar="FILE", help="PEM certificates to trust")
+    advise.add_argument("--json", action="store_true", help="print the service's answer as it is")
+    advise.set_defaults(run=run_advise)
+
     demo = commands.add_parser("demo", help="run everything here on two small training jobs, and show the forecasts")
     demo.add_argument("--keep", action="store_true", help="leave it running at the end until Ctrl-C")
     demo.set_defaults(run=run_demo)
@@ -108,11 +133,13 @@ def run_node(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config)
     latest = _Latest()
-    sampler = agent.build_sampler(config, latest.publish)
+    grid = agent.open_node_grid(config)
+    sampler = agent.build_sampler(config, latest.publish, grid)
     description = "Energy and CO2eq of this node and of the training jobs on it."
     server = _serve(arguments, latest, "carbon-exporter node", description)
     try:
-        agent.run(sampler, _stop_on_signals())
+        agent.hint_at_zone(config)
+        agent.run(sampler, grid, _stop_on_signals())
     finally:
         server.stop()
     return 0
@@ -123,17 +150,25 @@ def run_forecast(arguments: argparse.Namespace) -> int:
     from carbon_exporter.config import load_config  # noqa: PLC0415
     from carbon_exporter.forecast import service as forecast  # noqa: PLC0415
     from carbon_exporter.forecast.settings import Settings  # noqa: PLC0415
+    from carbon_exporter.grid import api  # noqa: PLC0415
+    from carbon_exporter.grid.grid import open_grid  # noqa: PLC0415
+    from carbon_exporter.regions import pue_of  # noqa: PLC0415
     from carbon_exporter.settings import validated  # noqa: PLC0415
 
     config = load_config(arguments.config)
-    service = forecast.build(validated(Settings, config.forecast, "forecast"))
+    grid = open_grid(config.intensity)
+    service = forecast.build(validated(Settings, config.forecast, "forecast"), grid=grid)
     latest = _Latest()
-    description = "What every training job will have used and emitted at its end."
-    server = _serve(arguments, latest, "carbon-exporter forecast", description)
+    title, description = "carbon-exporter forecast", "What every training job will have used and emitted at its end."
+    routes = api.routes(grid, pue_of(config.pue, config.cloud_region), time.time)
+    links = [("Grid intensity", api.INTENSITY_PATH)]
+    server = _serve(arguments, latest, title, description, routes=routes, links=links)
+    grid.start()
     try:
         service.run(_stop_on_signals(), latest.publish)
     finally:
         server.stop()
+        grid.close()
     return 0
 
 
@@ -154,6 +189,20 @@ def run_check(arguments: argparse.Namespace) -> int:
     return check.run(config, arguments.listen_address)
 
 
+def run_backtest_intensity(arguments: argparse.Namespace) -> int:
+    """`carbon-exporter backtest intensity`: 0."""
+    from carbon_exporter.grid import backtest_report  # noqa: PLC0415
+
+    return backtest_report.run(arguments)
+
+
+def run_advise(arguments: argparse.Namespace) -> int:
+    """`carbon-exporter advise`: 0, or 1 where the service gave no advice."""
+    from carbon_exporter.grid import advise  # noqa: PLC0415
+
+    return advise.run(arguments)
+
+
 def run_demo(arguments: argparse.Namespace) -> int:
     """`carbon-exporter demo`: 0 where every stage really delivered."""
     from carbon_exporter.demo import demo  # noqa: PLC0415
@@ -168,7 +217,15 @@ def _stop_on_signals() -> threading.Event:
     return stop
 
 
-def _serve(arguments: argparse.Namespace, latest: _Latest, title: str, description: str) -> "WebServer":
+def _serve(
+    arguments: argparse.Namespace,
+    latest: _Latest,
+    title: str,
+    description: str,
+    *,
+    routes: "Sequence[BaseRoute]" = (),
+    links: Sequence[tuple[str, str]] = (),
+) -> "WebServer":
     from carbon_exporter.web.config import load_web_config  # noqa: PLC0415
     from carbon_exporter.web.server import WebServer  # noqa: PLC0415
     from carbon_exporter.web.site import Site  # noqa: PLC0415
@@ -179,6 +236,8 @@ def _serve(arguments: argparse.Namespace, latest: _Latest, title: str, descripti
         metrics=lambda: latest.page,
         ready=lambda: latest.page is not None,
         metrics_path=arguments.telemetry_path,
+        routes=routes,
+        links=links,
     )
     web_config = load_web_config(arguments.web_config) if arguments.web_config is not None else None
     server = WebServer(site, arguments.listen_address, web_config)

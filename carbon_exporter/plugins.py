@@ -59,6 +59,15 @@ def open_provider(
     return provider
 
 
+def zone_hint(sections: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> str | None:
+    """What the schedulers whose jobs are looked for know of this node's grid zone, in words; may take some seconds."""
+    for _, module, settings in _chosen("jobs", sections):
+        hint: str | None = module.region_hint(settings, environment) if hasattr(module, "region_hint") else None
+        if hint is not None:
+            return hint
+    return None
+
+
 def absence_of(room: str, name: str) -> str:
     """Why what this source or resolver reads may be missing, and what to do; "" where it does not say."""
     module = importlib.import_module(f"carbon_exporter.{room}.{name}")

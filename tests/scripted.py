@@ -5,17 +5,36 @@ from pathlib import Path
 
 from powercap import Powercap
 
-from carbon_exporter.intensity.static import Settings as StaticSettings
-from carbon_exporter.intensity.static import open_provider
+from carbon_exporter.intensity.static import EVER
 from carbon_exporter.jobs.process import ProcessResolver
-from carbon_exporter.model import ResolverReading, Roots
+from carbon_exporter.model import JOULES_PER_KILOWATT_HOUR, Intensity, ResolverReading, Roots, Span
 from carbon_exporter.node.collectors import Collectors
 from carbon_exporter.node.ledger import Ledger
+from carbon_exporter.node.recount import Factors
 from carbon_exporter.node.sampler import Sampler
 from carbon_exporter.node.state import Host, StateFile
 from carbon_exporter.sources import rapl
+from carbon_exporter.timeline import Timeline
 
 TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def told(spans, until, *, basis="lifecycle", level=0):
+    """A timeline of (start, grams per kilowatt-hour) on Unix time, told up to `until`."""
+    ends = [start for start, _ in spans[1:]] + [until]
+    made = tuple(Span(start, end, grams) for (start, grams), end in zip(spans, ends, strict=True))
+    return Timeline(Intensity(made[-1].grams_per_kilowatt_hour, "DK", "test", basis, fallback_level=level), made, until)
+
+
+def constant(grams_per_kilowatt_hour):
+    """A value of the user's own, as the static provider gives it."""
+    intensity = Intensity(grams_per_kilowatt_hour, "DK", "static", "unspecified")
+    return Timeline(intensity, (Span(*EVER, grams_per_kilowatt_hour),), EVER[1])
+
+
+def steady(grams_per_joule):
+    """Factors that never change."""
+    return Factors(constant(grams_per_joule * JOULES_PER_KILOWATT_HOUR), 1.0, 0.0)
 
 
 class ScriptedProc:
@@ -95,23 +114,26 @@ class ScriptedNode:
         self.ticks = []
         self.sampler = None
         self.resolvers = {}
+        self.known = constant(360.0)
+        self.ledger_settings = {}
         self.start()
 
     def start(self, **sources) -> Sampler:
-        """A fresh agent on the same host, as after a restart."""
+        """A fresh agent on the same host, as after a restart; it counts with the timeline `known`."""
         if self.sampler is not None:
             self.sampler.close()
         roots = Roots(self.tree.sysfs, self.proc.root)
         self.sampler = Sampler(
             sources=sources or {"rapl": rapl.open_source(rapl.Settings(), roots)},
             resolvers={**self.resolvers, "process": ProcessResolver(str(self.proc.root), 60, 1000)},
-            provider=open_provider(StaticSettings(grams_per_kilowatt_hour=360), "DK"),
-            ledger=Ledger(600),
+            timeline=lambda _: self.known,
+            ledger=Ledger(600, **self.ledger_settings),
             state_file=StateFile(self.state_path, Host("host-a", "boot-1")),
             proc=self.proc.root,
             pue=1.5,
             interval_seconds=2.0,
             clock=lambda: self.now,
+            wall_clock=self.wall_clock,
             collectors=Collectors(self.wall_clock),
             publish=self.ticks.append,
         )

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from scripted import steady
 
 from carbon_exporter.model import DeviceReading, Gpu, HostCpu, JobUse
 from carbon_exporter.node.ledger import Ledger
@@ -34,7 +35,7 @@ class Host:
             state = Gpu(0, "H100", "550", pids=frozenset(pids), minor=0)
             devices.append(DeviceReading("GPU-0", "gpu", self.gpu_joules, "nvml counter", gpu=state))
         host = HostCpu(self.busy, CPUS * self.now, CPUS, memory)
-        return self.ledger.post(devices, jobs, host, self.now, 0.0)
+        return self.ledger.post(devices, jobs, host, self.now, steady(0.0))
 
     def restart(self, *, same_boot=True):
         state = json.loads(json.dumps(self.ledger.state()))
@@ -158,7 +159,7 @@ def test_idle_energy_of_memory_goes_by_allocated_memory(memory, of_host, expecte
     job = use("pod 1", memory_bytes=memory, cpus=4.0)
     for now in (0.0, 10.0):
         dram = DeviceReading("dram-0", "dram", 10.0 * now, "rapl")
-        ledger.post([dram], [job], HostCpu(0.0, CPUS * now, CPUS, of_host), now, 0.0)
+        ledger.post([dram], [job], HostCpu(0.0, CPUS * now, CPUS, of_host), now, steady(0.0))
     assert ledger.accounts["a"].energy_joules.get("dram", 0.0) == pytest.approx(expected)
     assert ledger.unattributed_joules["dram", "idle"] == pytest.approx(100.0 - expected)
 

@@ -6,12 +6,16 @@ from collections import defaultdict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import constant, steady
 
 from carbon_exporter.model import DeviceReading, Gpu, HostCpu, JobUse, MigDevice
 from carbon_exporter.node.ledger import Ledger
+from carbon_exporter.node.recount import Factors
 
 CPUS = 4
 FOREVER = 1e12
+FREE = steady(0.0)
+ONE_MILLIGRAM = steady(0.001)
 
 
 def package(joules, name="package-0", **more):
@@ -34,8 +38,8 @@ def host(busy, capacity):
 def post_two(first, second, linger=FOREVER):
     """A ledger after two posts of (devices, jobs, host)."""
     ledger = Ledger(linger)
-    ledger.post(*first, 0.0, 0.0)
-    ledger.post(*second, 10.0, 0.001)
+    ledger.post(*first, 0.0, ONE_MILLIGRAM)
+    ledger.post(*second, 10.0, ONE_MILLIGRAM)
     return ledger
 
 
@@ -53,7 +57,7 @@ def test_cpu_energy_goes_by_cpu_time_and_the_idle_part_to_nobody():
     assert energy(ledger, "b", "cpu") == pytest.approx(40.0)
     assert ledger.unattributed_joules["cpu", "system"] == pytest.approx(40.0)
     assert ledger.unattributed_joules["cpu", "idle"] == pytest.approx(200.0)
-    assert ledger.accounts["a"].emissions_grams["cpu"] == pytest.approx(0.12)
+    assert ledger.accounts["a"].emissions_grams["unspecified"]["cpu"] == pytest.approx(0.12)
 
 
 def test_an_estimate_has_no_idle_part_to_take_off():
@@ -94,9 +98,9 @@ def test_a_job_first_seen_with_cpu_time_gets_its_energy_of_that_interval():
 
 def test_a_device_back_after_a_gap_is_shared_by_the_cpu_time_of_the_gap():
     ledger = Ledger(FOREVER)
-    ledger.post([package(0.0)], [job("a"), job("b")], host(0, 0), 0.0, 0.0)
-    ledger.post([], [job("a", 40.0), job("b", 0.0)], host(40, 40), 10.0, 0.0)  # unreadable while a worked
-    ledger.post([package(800.0)], [job("a", 40.0), job("b", 40.0)], host(80, 80), 20.0, 0.0)
+    ledger.post([package(0.0)], [job("a"), job("b")], host(0, 0), 0.0, FREE)
+    ledger.post([], [job("a", 40.0), job("b", 0.0)], host(40, 40), 10.0, FREE)  # unreadable while a worked
+    ledger.post([package(800.0)], [job("a", 40.0), job("b", 40.0)], host(80, 80), 20.0, FREE)
     assert energy(ledger, "a", "cpu") == pytest.approx(400.0)
     assert energy(ledger, "b", "cpu") == pytest.approx(400.0)
 
@@ -171,21 +175,21 @@ def test_jobs_that_each_see_their_gpu_as_number_0_get_their_own():
 
 def test_an_ended_job_stays_for_the_linger_time_and_then_goes():
     ledger = Ledger(600.0)
-    ledger.post([package(0.0)], [job("a")], host(0, 0), 0.0, 0.0)
-    ledger.post([package(100.0)], [job("a", 40.0)], host(40, 40), 10.0, 0.0)
+    ledger.post([package(0.0)], [job("a")], host(0, 0), 0.0, FREE)
+    ledger.post([package(100.0)], [job("a", 40.0)], host(40, 40), 10.0, FREE)
     for now in (300.0, 610.0):
-        ledger.post([package(100.0)], [], host(50, 2000), now, 0.0)
+        ledger.post([package(100.0)], [], host(50, 2000), now, FREE)
         assert energy(ledger, "a", "cpu") == pytest.approx(100.0)
-    ledger.post([package(100.0)], [], host(50, 2000), 611.0, 0.0)
+    ledger.post([package(100.0)], [], host(50, 2000), 611.0, FREE)
     assert ledger.accounts == {}
 
 
 def test_a_job_that_returns_within_the_linger_time_goes_on():
     ledger = Ledger(600.0)
-    ledger.post([package(0.0)], [job("a", 0.0)], host(0, 0), 0.0, 0.0)
-    ledger.post([package(100.0)], [job("a", 40.0)], host(40, 40), 10.0, 0.0)
-    ledger.post([package(200.0)], [], host(40, 80), 20.0, 0.0)
-    ledger.post([package(300.0)], [job("a", 20.0)], host(60, 100), 25.0, 0.0)  # its resolver counts from 0 again
+    ledger.post([package(0.0)], [job("a", 0.0)], host(0, 0), 0.0, FREE)
+    ledger.post([package(100.0)], [job("a", 40.0)], host(40, 40), 10.0, FREE)
+    ledger.post([package(200.0)], [], host(40, 80), 20.0, FREE)
+    ledger.post([package(300.0)], [job("a", 20.0)], host(60, 100), 25.0, FREE)  # its resolver counts from 0 again
     assert energy(ledger, "a", "cpu") == pytest.approx(200.0)
 
 
@@ -193,9 +197,9 @@ def test_after_a_reboot_jobs_keep_their_totals_and_old_baselines_are_dropped():
     ledger = post_two(([package(1000.0)], [job("a")], host(0, 0)), ([package(1100.0)], [job("a", 40.0)], host(40, 40)))
     revived = Ledger(FOREVER)
     revived.restore(json.loads(json.dumps(ledger.state())), 20.0, same_boot=False)
-    revived.post([package(5.0)], [job("a", 0.0)], host(3, 4), 30.0, 0.0)
+    revived.post([package(5.0)], [job("a", 0.0)], host(3, 4), 30.0, FREE)
     assert energy(revived, "a", "cpu") == pytest.approx(100.0)
-    revived.post([package(15.0)], [job("a", 4.0)], host(7, 8), 31.0, 0.0)
+    revived.post([package(15.0)], [job("a", 4.0)], host(7, 8), 31.0, FREE)
     assert energy(revived, "a", "cpu") == pytest.approx(110.0)
 
 
@@ -204,7 +208,7 @@ def test_after_a_reboot_totals_stay_for_the_linger_time_however_long_the_boot_to
     revived = Ledger(600.0)
     revived.restore(ledger.state(), 7000.0, same_boot=False)
     for now, there in ((7500.0, True), (7601.0, False)):
-        revived.post([package(5.0)], [], host(3, 4), now, 0.0)
+        revived.post([package(5.0)], [], host(3, 4), now, FREE)
         assert ("a" in revived.accounts) == there
 
 
@@ -240,9 +244,9 @@ def test_a_state_of_another_shape_is_refused_and_changes_nothing(spoil):
 def test_idle_energy_goes_by_the_time_for_which_a_job_had_its_allocation(started, joules):
     """After an hour away: 80 W idle, half of the CPUs allocated to a job that did nothing."""
     ledger = Ledger(FOREVER, {"cpu": 80.0})
-    ledger.post([package(0.0)], [], host(0, 0), 0.0, 0.0)
+    ledger.post([package(0.0)], [], host(0, 0), 0.0, FREE)
     use = JobUse("a", "slurm", "slurm 1", cpus=CPUS / 2, started_seconds=started)
-    ledger.post([package(80.0 * 3600)], [use], host(0, 3600 * CPUS), 3600.0, 0.0)
+    ledger.post([package(80.0 * 3600)], [use], host(0, 3600 * CPUS), 3600.0, FREE)
     assert energy(ledger, "a", "cpu") == pytest.approx(joules)
     assert ledger.unattributed_joules["cpu", "idle"] == pytest.approx(80.0 * 3600 - joules)
 
@@ -269,9 +273,10 @@ def test_the_worked_example_of_the_docs(repository):
             JobUse("B", "slurm", "2", b, frozenset({2}), frozenset({"GPU-1", "MIG-2"}), 4, 32 * gib),
         ]
 
-    ledger.post(node(0, 0, [0, 0, 0, 0]), jobs(0, 0), HostCpu(0, 0, 32, 256 * gib), 0.0, 0.0)
+    factors = Factors(constant(300), 1.2, 0.0)
+    ledger.post(node(0, 0, [0, 0, 0, 0]), jobs(0, 0), HostCpu(0, 0, 32, 256 * gib), 0.0, factors)
     host_now = HostCpu(160, 320, 32, 256 * gib)
-    ledger.post(node(2000, 180, [3500, 2600, 2100, 600]), jobs(120, 24), host_now, 10.0, 1.2 * 300 / 3.6e6)
+    ledger.post(node(2000, 180, [3500, 2600, 2100, 600]), jobs(120, 24), host_now, 10.0, factors)
     text = (repository / "docs" / "attribution.md").read_text()
     for component in ("cpu", "dram", "gpu"):
         row = next(line for line in text.splitlines() if line.startswith(f"| {component} |"))
@@ -281,9 +286,10 @@ def test_the_worked_example_of_the_docs(repository):
         assert energy(ledger, "B", component) == pytest.approx(b)
         assert ledger.unattributed_joules[component, "idle"] == pytest.approx(idle)
         assert ledger.unattributed_joules[component, "system"] == pytest.approx(system, abs=1e-9)
-    assert sum(ledger.accounts["A"].emissions_grams.values()) == pytest.approx(0.601)
+    assert sum(ledger.accounts["A"].emissions_grams["unspecified"].values()) == pytest.approx(0.601)
 
 
+TENTH_OF_A_MILLIGRAM = steady(1e-4)
 JOB_NAMES = ["a", "b", "c"]
 DEVICES = ["package-0", "package-1", "dram-0", "GPU-0", "GPU-1"]
 TICK = st.fixed_dictionaries(
@@ -345,7 +351,7 @@ class Node:
             for n in JOB_NAMES
             if n in tick["alive"]
         ]
-        return devices, jobs, host(self.busy, self.capacity), self.now, 1e-4
+        return devices, jobs, host(self.busy, self.capacity), self.now, TENTH_OF_A_MILLIGRAM
 
     def reading(self, device, tick):
         if component_of(device) != "gpu":
@@ -372,7 +378,11 @@ def test_jobs_and_idle_and_system_are_what_was_measured_whatever_happens(ticks):
             assert shared + rest == pytest.approx(measured, rel=1e-9, abs=1e-9)
             assert measured == pytest.approx(node.truth[component], rel=1e-9, abs=1e-6)
         now = {("job", n, c): v for n, a in ledger.accounts.items() for c, v in a.energy_joules.items()}
-        now |= {("grams", n, c): v for n, a in ledger.accounts.items() for c, v in a.emissions_grams.items()}
+        now |= {
+            ("grams", n, c): v
+            for n, a in ledger.accounts.items()
+            for c, v in a.emissions_grams.get("unspecified", {}).items()
+        }
         now |= dict(ledger.unattributed_joules)
         assert all(now[key] >= value for key, value in counters.items())
         counters = now

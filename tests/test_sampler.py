@@ -35,7 +35,7 @@ def test_joules_and_grams_of_a_job(node):
     tick = node.tick()
     assert node.joules("bert") == pytest.approx(50.0)
     # 360 g/kWh is 0.1 mg/J; times PUE 1.5.
-    assert tick.ledger.accounts["bert"].emissions_grams["cpu"] == pytest.approx(50 * 1.5e-4)
+    assert tick.ledger.accounts["bert"].emissions_grams["unspecified"]["cpu"] == pytest.approx(50 * 1.5e-4)
     assert tick.records["rapl"].success
 
 

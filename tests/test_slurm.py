@@ -21,8 +21,6 @@ from powercap import Powercap
 from scripted import ScriptedProc
 from slurm_cluster import CGROUPS, PROGRAMS, cluster
 
-from carbon_exporter.intensity.static import Settings as StaticSettings
-from carbon_exporter.intensity.static import open_provider
 from carbon_exporter.jobs.process import Settings as ProcessSettings
 from carbon_exporter.jobs.process import open_resolver as open_process_resolver
 from carbon_exporter.jobs.slurm import RANK, Settings, open_resolver
@@ -960,13 +958,14 @@ def test_the_joules_of_a_node_go_to_its_real_jobs_by_their_cpu_time(slurm, tmp_p
     sampler = Sampler(
         sources={"rapl": rapl.open_source(rapl.Settings(), Roots(tree.sysfs))},
         resolvers=open_resolvers({"kubernetes": False}, Roots()),
-        provider=open_provider(StaticSettings(grams_per_kilowatt_hour=360), "DK"),
+        timeline=lambda _: None,
         ledger=Ledger(600),
         state_file=None,
         proc=Path("/proc"),
         pue=1.0,
         interval_seconds=0.1,
         clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        wall_clock=time.time,
         collectors=Collectors(time.time),
         publish=published.append,
     )

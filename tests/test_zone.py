@@ -172,7 +172,7 @@ def test_history_from_elsewhere_fills_what_is_missing():
     assert zone.wants_history() == [("somebody", "operational")]
     zone.take_history({hour - 1: 77, hour - 9: 9}, "somebody", "lifecycle")
     assert hour - 9 not in clockwork.feeds[0].history
-    zone.take_history(dict.fromkeys(range(hour - 400, hour), 77), "somebody", "operational")
+    zone.take_history(dict.fromkeys(range(hour - 800, hour), 77), "somebody", "operational")
     assert (clockwork.feeds[0].history[hour - 1], clockwork.feeds[0].history[hour - 9]) == (2, 77)
     assert zone.wants_history() == []
 

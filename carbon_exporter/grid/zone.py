@@ -18,7 +18,8 @@ from carbon_exporter.timeline import Timeline, span_at
 
 PATIENCE_SECONDS: Final = 60.0
 """After the start, before anything stands in: the first answer may be on its way."""
-ENOUGH_HISTORY_HOURS: Final = 14 * 24
+ENOUGH_HISTORY_HOURS: Final = 30 * 24
+"""The bands of the outlook are made from how it would have done in the past weeks."""
 _LEVELS: Final = ("live", "its last good value", "the country's yearly mean stands in", "the world's mean stands in")
 _log = logging.getLogger(__name__)
 

@@ -7,30 +7,45 @@ import time
 from collections.abc import Callable
 
 from carbon_exporter.config import Config
+from carbon_exporter.grid.exposition import fetch_families
+from carbon_exporter.grid.grid import Grid, open_grid
 from carbon_exporter.metrics import Renderer
+from carbon_exporter.model import JOULES_PER_KILOWATT_HOUR
 from carbon_exporter.node.collectors import Collectors
+from carbon_exporter.node.embodied import Embodied, grams_per_second
 from carbon_exporter.node.exposition import families
 from carbon_exporter.node.ledger import Ledger
 from carbon_exporter.node.sampler import Sampler, Tick
 from carbon_exporter.node.state import StateFile, this_host
-from carbon_exporter.plugins import open_provider, open_resolvers, open_sources, stand_ins
+from carbon_exporter.plugins import open_resolvers, open_sources, stand_ins, zone_hint
 from carbon_exporter.procfs import boottime_seconds
+from carbon_exporter.regions import pue_of
+from carbon_exporter.timeline import Timeline
 
 _log = logging.getLogger(__name__)
 
 
-def build_sampler(config: Config, publish: Callable[[bytes], None]) -> Sampler:
+def open_node_grid(config: Config) -> Grid:
+    """The grid of this node's one zone, by whose average its grams are counted; raises as `sampler_for`."""
+    settings = config.intensity.model_copy(update={"marginal": None})
+    return open_grid(settings, chains={settings.grid_zone: settings.chain_of(settings.grid_zone)})
+
+
+def build_sampler(config: Config, publish: Callable[[bytes], None], grid: Grid) -> Sampler:
     """The loop that `config` describes; `publish` gets the exposition of every tick. Raises as `sampler_for`."""
     renderer = Renderer()
+    (zone,) = grid.zones.values()
 
     def render(tick: Tick) -> None:
-        publish(renderer.render(families(tick)))
+        publish(renderer.render((*families(tick), *fetch_families(grid.fetchers))))
 
-    return sampler_for(config, render)
+    return sampler_for(config, render, zone.timeline)
 
 
-def sampler_for(config: Config, publish: Callable[[Tick], None]) -> Sampler:
-    """The loop that `config` describes; `publish` gets every tick.
+def sampler_for(
+    config: Config, publish: Callable[[Tick], None], timeline: Callable[[float], Timeline | None]
+) -> Sampler:
+    """The loop that `config` describes; `publish` gets every tick, `timeline` as in Sampler.
 
     Raises:
         ConfigurationError: a setting is no use; one line that names it.
@@ -38,24 +53,40 @@ def sampler_for(config: Config, publish: Callable[[Tick], None]) -> Sampler:
     node = config.node
     roots = node.roots()
     sources = open_sources(config.sources, roots)
+    pue = pue_of(config.pue, config.cloud_region)
     return Sampler(
         sources=sources,
         stand_ins=stand_ins(sources),
         resolvers=open_resolvers(config.jobs, roots),
-        provider=open_provider(config.intensity.provider, config.intensity.sections, config.intensity.grid_zone),
-        ledger=Ledger(node.linger_seconds, node.idle_watts),
+        timeline=timeline,
+        ledger=_ledger(config, pue),
         state_file=StateFile(node.state_file, this_host(roots)) if node.state_file is not None else None,
         proc=node.procfs,
-        pue=config.pue,
+        pue=pue,
         interval_seconds=node.interval_seconds,
         clock=boottime_seconds,
+        wall_clock=time.time,
         collectors=Collectors(time.time),
         publish=publish,
     )
 
 
-def run(sampler: Sampler, stop: threading.Event) -> None:
+def _ledger(config: Config, pue: float) -> Ledger:
+    market, embodied = config.intensity.market_grams_per_kilowatt_hour, config.embodied
+    return Ledger(
+        config.node.linger_seconds,
+        config.node.idle_watts,
+        market_grams_per_joule=pue * market / JOULES_PER_KILOWATT_HOUR if market is not None else None,
+        embodied=Embodied(
+            grams_per_second(embodied.gpu_kilograms, embodied.gpu_years),
+            grams_per_second(embodied.host_kilograms, embodied.host_years),
+        ),
+    )
+
+
+def run(sampler: Sampler, grid: Grid, stop: threading.Event) -> None:
     """Go on from the state file, tick until `stop` is set, save once more and close."""
+    grid.start()
     try:
         sampler.restore()
         # What is loaded by now stays, and a tick makes no cycles: looking for them took a tenth of its time.
@@ -65,4 +96,18 @@ def run(sampler: Sampler, stop: threading.Event) -> None:
         sampler.run(stop)
     finally:
         sampler.close()
+        grid.close()
     _log.info("stopped")
+
+
+def hint_at_zone(config: Config) -> None:
+    """Where no grid zone is configured, say in the log what the scheduler knows of one; in the background."""
+    if config.intensity.grid_zone:
+        return
+
+    def ask() -> None:
+        hint = zone_hint(config.jobs)
+        if hint is not None:
+            _log.info("%s", hint)
+
+    threading.Thread(target=ask, name="zone-hint", daemon=True).start()

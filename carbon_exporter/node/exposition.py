@@ -1,12 +1,13 @@
 """A tick of the node agent as metric families of the contract."""
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from carbon_exporter import __version__, metrics
+from carbon_exporter.grid.exposition import intensity_families
 from carbon_exporter.metrics import Family
-from carbon_exporter.model import COMPONENTS, DeviceReading, Gpu, Intensity
+from carbon_exporter.model import COMPONENTS, Component, DeviceReading, Gpu
 from carbon_exporter.node.accounts import Account
 from carbon_exporter.node.sampler import Tick
 
@@ -16,8 +17,9 @@ def families(tick: Tick) -> Iterator[Family]:
     yield from _device_families(tick.devices)
     yield from _job_families(tick)
     yield from _collector_families(tick)
-    yield from intensity_families(tick.intensity)
-    yield Family(metrics.NODE_GRID_ZONE, [((tick.intensity.grid_zone,), 1.0)])
+    if tick.intensity is not None:
+        yield from intensity_families([tick.intensity])
+        yield Family(metrics.NODE_GRID_ZONE, [((tick.intensity.grid_zone,), 1.0)])
     yield Family(metrics.PUE, [((), tick.pue)])
     yield Family(metrics.SAMPLING_GAP, [((), tick.gap_seconds)])
     yield build_info()
@@ -58,15 +60,33 @@ def _job_families(tick: Tick) -> Iterator[Family]:
         metrics.JOB_ENERGY,
         [((name, c), a.energy_joules.get(c, 0.0)) for name, a in accounts.items() for c in components],
     )
-    yield Family(
-        metrics.JOB_EMISSIONS,
-        [((name, c), a.emissions_grams.get(c, 0.0)) for name, a in accounts.items() for c in components],
-    )
+    yield Family(metrics.JOB_EMISSIONS, _emissions(tick, components))
+    if ledger.market_grams_per_joule is not None:
+        market = [((name, c), a.market_grams.get(c, 0.0)) for name, a in accounts.items() for c in components]
+        yield Family(metrics.JOB_MARKET_EMISSIONS, market)
+    parts = ledger.embodied.counted
+    embodied = [((name, p), a.embodied_grams.get(p, 0.0)) for name, a in accounts.items() for p in parts]
+    yield Family(metrics.JOB_EMBODIED, embodied)
     yield _job_info(accounts.values())
     yield Family(metrics.JOB_GPUS, [((name,), float(account.gpus)) for name, account in accounts.items()])
     yield Family(metrics.IDLE_POWER, list(_idle_power(tick)))
     yield Family(metrics.UNATTRIBUTED_ENERGY, list(ledger.unattributed_joules.items()))
     yield Family(metrics.EQUALLY_SHARED_ENERGY, [((c,), joules) for c, joules in ledger.equally_shared_joules.items()])
+
+
+def _emissions(tick: Tick, components: Sequence[Component]) -> list[tuple[tuple[str, ...], float]]:
+    """Grams by every basis that they were ever counted on; a component without joules begins at 0 on that in use."""
+    accounts = tick.ledger.accounts.items()
+    counted: list[tuple[tuple[str, ...], float]] = [
+        ((name, component, basis), value)
+        for name, account in accounts
+        for basis, grams in account.emissions_grams.items()
+        for component, value in grams.items()
+    ]
+    if tick.intensity is not None:
+        in_use = tick.intensity.basis
+        counted += [((n, c, in_use), 0.0) for n, a in accounts for c in components if c not in a.energy_joules]
+    return counted
 
 
 def _idle_power(tick: Tick) -> Iterator[tuple[tuple[str, ...], float]]:
@@ -97,14 +117,3 @@ def _collector_families(tick: Tick) -> Iterator[Family]:
     successes = [((name,), r.last_success_seconds) for name, r in records if r.last_success_seconds is not None]
     yield Family(metrics.COLLECTOR_LAST_SUCCESS, successes)
     yield Family(metrics.COLLECTOR_FAILURES, [((name,), float(record.failures)) for name, record in records])
-
-
-def intensity_families(intensity: Intensity) -> Iterator[Family]:
-    """The intensity in use, and how good it is."""
-    zone, provider = intensity.grid_zone, intensity.provider
-    value = intensity.grams_per_kilowatt_hour
-    yield Family(metrics.INTENSITY, [((zone, provider, intensity.signal, intensity.basis), value)])
-    yield Family(metrics.INTENSITY_ESTIMATED, [((zone, provider), float(intensity.estimated))])
-    if intensity.data_timestamp_seconds is not None:
-        yield Family(metrics.INTENSITY_DATA_TIMESTAMP, [((zone, provider), intensity.data_timestamp_seconds)])
-    yield Family(metrics.INTENSITY_FALLBACK, [((zone,), float(intensity.fallback_level))])

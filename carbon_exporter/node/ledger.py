@@ -18,7 +18,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
-from carbon_exporter.model import Component, DeviceReading, HostCpu, JobUse, Json
+from carbon_exporter.model import COMPONENTS, Component, DeviceReading, HostCpu, JobUse, Json
 from carbon_exporter.node.accounts import (
     Account,
     Device,
@@ -28,27 +28,34 @@ from carbon_exporter.node.accounts import (
     uses_from_json,
     uses_to_json,
 )
+from carbon_exporter.node.embodied import NOT_COUNTED, Embodied, host_shares
 from carbon_exporter.node.gpu_shares import Interval, Split, sm_weights, split
 from carbon_exporter.node.holders import SYSTEM, Holdings, find_holdings
 from carbon_exporter.node.idle import IdlePower
+from carbon_exporter.node.recount import Factors, Recount
 from carbon_exporter.node.shares import Allocations, Uses, allocations, cpu_shares
 
 Reason = Literal["idle", "system"]
+_HOST: Final = "host"
 _QUIET_RATIO: Final = 0.02
 """Of the host's CPU time: less is housekeeping, and nobody used the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Now:
-    """What one posting knows besides the devices."""
+    """What one posting knows besides the devices, and what it gathers from one to the next.
+
+    `spent`: joules by job, of each component and since one moment; `gpu_shares`: of all GPUs of the host, by job.
+    """
 
     seconds: float
-    grams_per_joule: float
     uses: Uses
     shares_since: Callable[[Uses], tuple[Mapping[str, float], float]]
     allocated_since: Callable[[float], Allocations]
     holdings: Holdings
     job_of: Mapping[int, str]
+    spent: dict[tuple[Component, float], dict[str, float]]
+    gpu_shares: dict[str, float]
 
 
 class Ledger:
@@ -57,10 +64,21 @@ class Ledger:
     Args:
         linger_seconds: how long the account of an ended job stays.
         idle_watts: configured idle power of each device of a component; what is not in it is learned.
+        market_grams_per_joule: for the second count of grams, PUE included; None for no such count.
+        embodied: what the hardware took to make.
     """
 
-    def __init__(self, linger_seconds: float, idle_watts: Mapping[Component, float] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        linger_seconds: float,
+        idle_watts: Mapping[Component, float] = MappingProxyType({}),
+        *,
+        market_grams_per_joule: float | None = None,
+        embodied: Embodied = NOT_COUNTED,
+    ) -> None:
         self._linger_seconds = linger_seconds
+        self.market_grams_per_joule = market_grams_per_joule
+        self.embodied = embodied
         self.accounts: dict[str, Account] = {}
         self.measured_joules: dict[Component, float] = {}
         self.unattributed_joules: dict[tuple[Component, Reason], float] = {}
@@ -70,6 +88,7 @@ class Ledger:
         self._devices: dict[str, Device] = {}
         self._job_of_pid: Mapping[int, str] = {}
         self._gpu_names: dict[str, frozenset[str]] = {}
+        self._recount = Recount()
 
     def post(
         self,
@@ -77,7 +96,7 @@ class Ledger:
         jobs: Sequence[JobUse],
         host: HostCpu,
         now_seconds: float,
-        grams_per_joule: float,
+        factors: Factors,
     ) -> tuple[str, ...]:
         """Share what the devices measured since they were last posted; the failures, one line each.
 
@@ -86,7 +105,7 @@ class Ledger:
             jobs: the pieces of jobs alive now; one absent has ended.
             host: CPU time of the whole host now.
             now_seconds: the time of all three, on a clock that never goes back.
-            grams_per_joule: PUE times grid intensity in force now.
+            factors: what a joule costs, as far as it is known now; the same object as long as nothing changed.
         """
         self._take_use(jobs, now_seconds)
         self._forget(now_seconds)  # first, or a job that returns later would be measured by its old CPU time
@@ -94,19 +113,24 @@ class Ledger:
         holdings = find_holdings([device for device in devices if device.gpu is not None], jobs)
         now = _Now(
             seconds=now_seconds,
-            grams_per_joule=grams_per_joule,
             uses=uses,
             shares_since=cache(lambda last: cpu_shares(last, uses)),  # most devices were last read together
             allocated_since=cache(lambda begin: allocations(jobs, host, begin, now_seconds)),
             holdings=holdings,
             # A process that ended since the last reading still has its share of the interval.
             job_of={**self._job_of_pid, **holdings.job_of},
+            spent=defaultdict(lambda: defaultdict(float)),
+            gpu_shares=defaultdict(float),
         )
+        self._recount.take(factors, self.accounts, now_seconds)
         self._job_of_pid = holdings.job_of
         self._gpu_names.update(holdings.names)
         for device in devices:
             if device.component is not None:
                 self._share(device, device.component, now)
+        for (component, begin), spent in now.spent.items():
+            self._post(component, spent, begin, now_seconds, factors)
+        self._share_host(now)
         self._count_gpus(holdings)
         known = frozenset().union(*self._gpu_names.values()) if holdings.unknown else frozenset()
         return tuple(
@@ -147,21 +171,31 @@ class Ledger:
             result = self._split_gpu(device, joules, last, now)
         else:
             result = self._split_by_cpu(device, component, joules, last, now)
-        to_jobs = 0.0
+        to_jobs, spent = 0.0, now.spent[component, last.seconds]
         for name, ratio in result.holders.items():
-            account = self.accounts.get(name)
-            if account is None:
-                continue
-            part_joules = joules * ratio
-            to_jobs += part_joules
-            energy, emissions = account.energy_joules, account.emissions_grams
-            energy[component] = energy.get(component, 0.0) + part_joules
-            emissions[component] = emissions.get(component, 0.0) + part_joules * now.grams_per_joule
+            if name in self.accounts:
+                part_joules = joules * ratio
+                to_jobs += part_joules
+                spent[name] += part_joules
         idle_joules = min(joules * result.idle, max(0.0, joules - to_jobs))
         self.unattributed_joules[component, "idle"] += idle_joules
         self.unattributed_joules[component, "system"] += max(0.0, joules - to_jobs - idle_joules)
         if component == "gpu":
             self.equally_shared_joules["gpu"] += joules * result.equally
+
+    def _post(
+        self, component: Component, spent: Mapping[str, float], begin: float, end: float, factors: Factors
+    ) -> None:
+        """Add the joules that each job used between two moments to its account, and what is counted for them."""
+        basis, grams_per_joule = factors.basis, factors.mean(begin, end)
+        columns, market = self._recount.columns(component, begin, end), self.market_grams_per_joule
+        for name, joules in spent.items():
+            account = self.accounts[name]
+            account.post(component, joules, basis, grams_per_joule)
+            for column, ratio in columns:
+                column[name] = column.get(name, 0.0) + ratio * joules
+            if market is not None:
+                account.market_grams[component] = account.market_grams.get(component, 0.0) + joules * market
 
     def _split_by_cpu(
         self, device: DeviceReading, component: Component, joules: float, last: Device, now: _Now
@@ -195,9 +229,30 @@ class Ledger:
         given_to = parts[0].holders if device.device in now.holdings.given else frozenset()
         weights = sm_weights(gpu.sm_share_by_pid if gpu else {}, now.job_of, given_to)
         idle_ratio = self.idle_power.ratio(device.device, "gpu", joules, seconds) or 0.0
-        return split(
-            parts, idle_ratio, weights, Interval(last.holders, last.seconds, now.seconds, now.holdings.started_seconds)
-        )
+        interval = Interval(last.holders, last.seconds, now.seconds, now.holdings.started_seconds)
+        if self.embodied.counted:
+            self._share_gpu(split(parts, 1.0, weights, interval).holders, seconds, now)
+        return split(parts, idle_ratio, weights, interval)
+
+    def _share_gpu(self, held: Mapping[str, float], seconds: float, now: _Now) -> None:
+        """Count what it took to make a GPU for whoever held it; what idle energy goes by tells who did."""
+        for name, ratio in held.items():
+            if name in self.accounts:
+                now.gpu_shares[name] += ratio / len(self._gpu_names)
+                self.accounts[name].embody("gpu", ratio * seconds * self.embodied.gpu_grams_per_second)
+
+    def _share_host(self, now: _Now) -> None:
+        """Count what it took to make the host without its GPUs, which is kept as a device without joules."""
+        last = self._devices.get(_HOST)
+        self._devices[_HOST] = Device(0.0, now.seconds, now.uses)
+        if last is None or not self.embodied.host_grams_per_second:
+            return
+        grams = (now.seconds - last.seconds) * self.embodied.host_grams_per_second
+        cpu_time, busy_ratio = now.shares_since(last.uses)
+        of_cpu_time = {name: share * busy_ratio for name, share in cpu_time.items()}
+        shares = host_shares(now.gpu_shares, now.allocated_since(last.seconds).cpus, of_cpu_time)
+        for name, share in shares.items():
+            self.accounts[name].embody("host", share * grams)
 
     def _add_measured(self, component: Component, joules: float) -> None:
         if component not in self.measured_joules:
@@ -222,7 +277,9 @@ class Ledger:
         if any(piece.seen_seconds < limit for piece in self._pieces.values()):
             self._pieces = {unit: piece for unit, piece in self._pieces.items() if piece.seen_seconds >= limit}
         if any(account.last_seen_seconds < limit for account in self.accounts.values()):
-            self.accounts = {name: a for name, a in self.accounts.items() if a.last_seen_seconds >= limit}
+            kept = {name: a for name, a in self.accounts.items() if a.last_seen_seconds >= limit}
+            self._recount.forget(self.accounts.keys() - kept.keys())
+            self.accounts = kept
 
     def state(self) -> Json:
         """Everything a restart needs; CPU times that several devices share stand once."""
@@ -247,11 +304,11 @@ class Ledger:
         """
         accounts = {str(name): Account.from_json(name, account) for name, account in state["accounts"].items()}
         pieces = {str(unit): Piece.from_json(unit, piece) for unit, piece in state["pieces"].items()}
-        measured = amounts(state["measured"])
+        measured = amounts(state["measured"], COMPONENTS)
         unattributed = {(component, reason): amount(joules) for component, reason, joules in state["unattributed"]}
         if unattributed.keys() != {(component, reason) for component in measured for reason in get_args(Reason)}:
             raise ValueError("idle and system energy of every measured component are needed, and no other")
-        equally = amounts(state["equally_shared"])
+        equally = amounts(state["equally_shared"], COMPONENTS)
         if equally.keys() != measured.keys() & {"gpu"}:
             raise ValueError("equally shared energy is that of GPUs")
         idle_watts = {str(device): amount(watts) for device, watts in state["idle_watts"].items()}
@@ -261,6 +318,7 @@ class Ledger:
         self.equally_shared_joules = equally
         self.idle_power.restore(idle_watts)
         self._devices, self._pieces = (devices, pieces) if same_boot else ({}, {})
+        self._recount = Recount()
         if not same_boot:
             for account in self.accounts.values():
                 account.last_seen_seconds = now_seconds

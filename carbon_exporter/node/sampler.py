@@ -15,10 +15,8 @@ from types import MappingProxyType
 from typing import Final
 
 from carbon_exporter.model import (
-    JOULES_PER_KILOWATT_HOUR,
     DeviceReading,
     Intensity,
-    IntensityProvider,
     JobUse,
     Json,
     Resolver,
@@ -29,22 +27,26 @@ from carbon_exporter.model import (
 from carbon_exporter.node.accounts import amount
 from carbon_exporter.node.collectors import Collectors, Record
 from carbon_exporter.node.ledger import Ledger
+from carbon_exporter.node.recount import Factors
 from carbon_exporter.node.state import StateFile
 from carbon_exporter.procfs import read_host_cpu
+from carbon_exporter.timeline import Timeline
 
 SCATTER: Final = 0.2
 """Of the interval, to either side."""
+_CLOCK_SLIP: Final = 1.0
+"""Seconds; the two clocks are read one after the other, and are corrected a little all the time."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What one turn of the loop leaves to be shown."""
+    """What one turn of the loop leaves to be shown; `intensity` is None while it is not known."""
 
     devices: tuple[DeviceReading, ...]
     ledger: Ledger
     records: Mapping[str, Record]
-    intensity: Intensity
+    intensity: Intensity | None
     pue: float
     gap_seconds: float
 
@@ -55,13 +57,14 @@ class Sampler:
     Args:
         sources, resolvers: by name, as plugins.py opens them: stand-ins after their originals, resolvers by rank.
         stand_ins: sources that are read only while another one's hardware is not there, with that one's name.
-        provider: the intensity to count with.
+        timeline: the intensity over time as it is known at a Unix time; None: not yet. Asked once at every tick.
         ledger: takes the readings.
         state_file: where the accounts go at every tick, before they are published; None: nowhere.
         proc: the host's /proc.
         pue: power usage effectiveness.
         interval_seconds: from tick to tick.
         clock: seconds since boot (CLOCK_BOOTTIME), which process start times are in too.
+        wall_clock: Unix time.
         collectors: takes the record of every collector.
         publish: gets every finished tick.
         random: numbers from 0 to 1.
@@ -72,13 +75,14 @@ class Sampler:
         *,
         sources: Mapping[str, Source],
         resolvers: Mapping[str, Resolver],
-        provider: IntensityProvider,
+        timeline: Callable[[float], Timeline | None],
         ledger: Ledger,
         state_file: StateFile | None,
         proc: Path,
         pue: float,
         interval_seconds: float,
         clock: Callable[[], float],
+        wall_clock: Callable[[], float],
         collectors: Collectors,
         publish: Callable[[Tick], None],
         stand_ins: Mapping[str, str] = MappingProxyType({}),
@@ -87,19 +91,21 @@ class Sampler:
         self._sources = dict(sources)
         self._stand_ins = dict(stand_ins)
         self._resolvers = dict(resolvers)
-        self._provider = provider
+        self._timeline = timeline
         self._ledger = ledger
         self._state_file = state_file
         self._proc = proc
         self._pue = pue
         self._interval_seconds = interval_seconds
         self._clock = clock
+        self._wall_clock = wall_clock
         self._collectors = collectors
         self._publish = publish
         self._random = random
         self._claims: dict[str, frozenset[str]] = {}
         self._last_tick: float | None = None
         self._gap_seconds = 0.0
+        self._factors: Factors | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop` is set, and once more then. A turn that takes too long leaves out the ticks it missed.
@@ -119,20 +125,27 @@ class Sampler:
     def tick(self) -> None:
         """One turn: read, share, save, publish. Whatever fails is recorded and the rest goes on."""
         now = self._clock()
+        factors = self._factors_at(now, self._wall_clock())
         devices = self._read_devices(now)
         host = self._collectors.run("host_cpu", lambda: read_host_cpu(self._proc), lambda _: ())
         jobs = self._read_jobs(now, _gpu_pids(devices))
-        intensity = self._provider.current()
         if host is not None:
-            grams_per_joule = self._pue * intensity.grams_per_kilowatt_hour / JOULES_PER_KILOWATT_HOUR
-            share = partial(self._ledger.post, devices, jobs, host, now, grams_per_joule)
+            share = partial(self._ledger.post, devices, jobs, host, now, factors)
             self._collectors.run("ledger", share, lambda failures: failures)
         self._note_gap(now)
         if self._state_file is not None:
             # Before publishing: what a scraper has seen must not be forgotten by a crash.
             state_file, state = self._state_file, self._state(now)
             self._collectors.run("state", lambda: state_file.save(state), lambda _: ())
+        intensity = factors.timeline.intensity if factors.timeline is not None else None
         self._publish(Tick(devices, self._ledger, self._collectors.records, intensity, self._pue, self._gap_seconds))
+
+    def _factors_at(self, now: float, unix_seconds: float) -> Factors:
+        """What a joule costs; the same object until the timeline is another one or the wall clock was set."""
+        timeline, offset, last = self._timeline(unix_seconds), unix_seconds - now, self._factors
+        if last is None or timeline is not last.timeline or abs(offset - last.unix_offset_seconds) > _CLOCK_SLIP:
+            self._factors = last = Factors(timeline, self._pue, offset)
+        return last
 
     def _read_devices(self, now: float) -> tuple[DeviceReading, ...]:
         devices: list[DeviceReading] = []

@@ -12,7 +12,7 @@ import orjson
 from carbon_exporter.model import ConfigurationError, Json, Roots
 from carbon_exporter.procfs import read_boot_id
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 _log = logging.getLogger(__name__)
 
 

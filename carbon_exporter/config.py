@@ -85,8 +85,8 @@ class IntensitySettings(Settings):
         return self.zones.get(zone) or self.provider
 
     def chains(self) -> dict[str, tuple[str, ...]]:
-        """The providers of every zone: those of `zones`, and `grid_zone` too."""
-        zones = [*self.zones, *([self.grid_zone] if self.grid_zone or not self.zones else [])]
+        """The providers of every zone that is named: those of `zones`, and `grid_zone` too."""
+        zones = [*self.zones, *([self.grid_zone] if self.grid_zone else [])]
         return {zone: self.chain_of(zone) for zone in zones}
 
 

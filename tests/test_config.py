@@ -52,7 +52,7 @@ def test_zones_have_their_own_providers_or_the_common_one(tmp_path):
         "US-CAL-CISO": ("eia", "static"),
         "FR": ("electricity_maps", "energy_charts"),
     }
-    assert load(tmp_path, "pue: 1\n").intensity.chains() == {"": ("static",)}
+    assert load(tmp_path, "pue: 1\n").intensity.chains() == {}
     assert load(tmp_path, "intensity: {zones: {DE: }}").intensity.chains() == {"DE": ("static",)}
 
 

@@ -51,7 +51,7 @@ def wait_for(condition, seconds=10):
 @pytest.mark.parametrize(
     ("intensity", "environment", "message"),
     [
-        ({"provider": "energy_charts"}, {}, r"intensity\.grid_zone: energy_charts (does not know|needs)"),
+        ({"provider": "energy_charts"}, {}, r"intensity\.zones: name the zones that energy_charts"),
         ({"provider": "energy_charts", "grid_zone": "US-CAL-CISO"}, {}, r"intensity\.grid_zone: energy_charts does"),
         ({"provider": "magic", "grid_zone": "DE"}, {}, r"intensity\.provider: 'magic' is unknown; known: .*watttime"),
         ({"provider": ["energy_charts", "energy_charts"], "grid_zone": "DE"}, {}, r"energy_charts stands twice"),

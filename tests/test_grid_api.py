@@ -168,11 +168,11 @@ class TestIntensity:
         assert (reading.provider, reading.fallback_level) == ("static", 2)
         assert reading.data_timestamp_seconds == told["data_timestamp_seconds"]
 
-    def test_the_default_configuration_serves_its_one_zone(self, provider):
-        with Service(provider, zones={}, provider="static", sections={}) as service:
+    def test_a_yearly_mean_is_served_too(self, provider):
+        with Service(provider, zones={"DE": "static"}, sections={}) as service:
             (zone,) = service.get(api.INTENSITY_PATH).json()["zones"]
             told = service.get(zone["url"]).json()
-            assert (told["zone"], told["provider"], told["fallback_level"]) == ("", "static", 3)
+            assert (told["zone"], told["provider"], told["fallback_level"]) == ("DE", "static", 2)
             assert told["spans"][0][:2] == [0, 253_402_300_800]
             assert len(told["outlook"]["grams"]) == 96
             service.now += 3600  # only the outlook has changed
@@ -306,10 +306,9 @@ def test_the_forecast_command_serves_it_without_a_configuration_or_a_network(tmp
     command = [sys.executable, "-m", "carbon_exporter", "forecast", "--web.listen-address", url.split("//")[1]]
     with Server(command, url, tmp_path / "forecast.log", ready_path="/-/healthy"):
         assert f'href="{api.INTENSITY_PATH}"' in requests.get(url, timeout=10).text
-        (zone,) = requests.get(url + api.INTENSITY_PATH, timeout=10).json()["zones"]
-        told = requests.get(url + zone["url"], timeout=10).json()
-        assert (told["provider"], told["fallback_level"], told["grams_per_kilowatt_hour"]) == ("static", 3, 458.3)
-        assert told["outlook"]["forecaster"] == "static"
+        assert requests.get(url + api.INTENSITY_PATH, timeout=10).json() == {"zones": []}
+        refused = requests.get(f"{url}{api.INTENSITY_PATH}?zone=DE", timeout=10)
+        assert (refused.status_code, "add it to intensity.zones" in refused.json()["error"]) == (404, True)
 
 
 class TestAdvice:

@@ -115,7 +115,7 @@ class Api:
             raise ApiError(400, f"signal is {signal[:50]!r}: it is average or marginal")
         zone = self._zones.get((name, signal))
         if zone is None:
-            served = ", ".join(sorted({other or "''" for other, of in self._zones if of == signal})) or "none"
+            served = ", ".join(sorted({other for other, of in self._zones if of == signal})) or "none"
             what = "zone" if signal == "average" else f"the {signal} intensity of zone"
             keys = "intensity.zones" if signal == "average" else "intensity.zones and intensity.marginal"
             message = (

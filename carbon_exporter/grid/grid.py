@@ -66,6 +66,10 @@ def open_grid(
     Raises:
         ConfigurationError: a provider, a zone or a secret is no use; one line that names the key.
     """
+    if chains is None:
+        chains = settings.chains()
+        if not chains and settings.provider != ("static",):
+            raise ConfigurationError(f"intensity.zones: name the zones that {settings.provider[0]} is to be asked for")
     means = _Means(
         settings.sections,
         environment,
@@ -76,7 +80,7 @@ def open_grid(
         chance,
     )
     zones: list[Zone] = []
-    for name, chain in (settings.chains() if chains is None else chains).items():
+    for name, chain in chains.items():
         zones.append(_open_zone(name, "average", chain, means))
         if settings.marginal is not None:
             zones.append(_open_zone(name, "marginal", (settings.marginal,), means))

@@ -80,6 +80,18 @@ def _parser() -> argparse.ArgumentParser:
     every = "hours from one forecast to the next; default: %(default)s"
     intensity.add_argument("--every", type=int, default=7, metavar="N", help=every)
     intensity.set_defaults(run=run_backtest_intensity)
+    energy = recorded.add_parser("energy", help="the forecast of jobs' energy and time, on recorded runs")
+    columns = "CSV: run,config,epoch,duration_s,energy_j; each file is a set of its own"
+    energy.add_argument("files", nargs="+", type=Path, metavar="FILE", help=columns)
+    energy.add_argument("--every", type=int, default=1, metavar="N", help="forecast only every Nth run; default: all")
+    fewest = "forecast only runs of at least so many; default: %(default)s"
+    energy.add_argument("--fewest-epochs", type=int, default=10, metavar="N", help=fewest)
+    history = "ended runs of other configurations to learn from; default: all"
+    energy.add_argument("--history", type=int, metavar="N", help=history)
+    energy.add_argument("--json", action="store_true", help="print the figures as JSON")
+    energy.set_defaults(run=run_backtest_energy)
+
+    _add_history_commands(commands.add_parser("history", help="the record of ended runs that forecasts learn from"))
 
     advise = commands.add_parser("advise", help="when to start a job so that the fewest grams are accounted to it")
     advise.add_argument("--hours", type=float, required=True, metavar="N", help="how long the job runs, at most 96")
@@ -98,6 +110,22 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--keep", action="store_true", help="leave it running at the end until Ctrl-C")
     demo.set_defaults(run=run_demo)
     return parser
+
+
+def _add_history_commands(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="WHAT")
+    importing = verbs.add_parser("import", help="add runs from CSV files of epochs, or from Carbontracker's logs")
+    files = "*.csv of run,config,epoch,duration_s,energy_j, or *_carbontracker.log"
+    importing.add_argument("files", nargs="+", type=Path, metavar="FILE", help=files)
+    group = "of all these runs; default: the column config, or the name of the logs' folder"
+    importing.add_argument("--group", metavar="NAME", help=group)
+    rebuild = verbs.add_parser("rebuild", help="add the runs that the PromQL engine still knows")
+    rebuild.add_argument("--days", type=float, default=30.0, metavar="N", help="back from now; default: %(default)g")
+    verbs.add_parser("show", help="the record by group")
+    for verb in verbs.choices.values():
+        _add_config_argument(verb)
+        verb.add_argument("--database", type=Path, metavar="FILE", help="default: forecast.history_file")
+        verb.set_defaults(run=run_history)
 
 
 def _add_config_argument(parser: argparse.ArgumentParser) -> None:
@@ -192,6 +220,28 @@ def run_check(arguments: argparse.Namespace) -> int:
 def run_backtest_intensity(arguments: argparse.Namespace) -> int:
     """`carbon-exporter backtest intensity`: 0."""
     from carbon_exporter.grid import backtest_report  # noqa: PLC0415
+
+    return backtest_report.run(arguments)
+
+
+def run_history(arguments: argparse.Namespace) -> int:
+    """`carbon-exporter history`: 0, or 1 where a file or the engine failed."""
+    from carbon_exporter.config import load_config  # noqa: PLC0415
+    from carbon_exporter.forecast import history_command  # noqa: PLC0415
+    from carbon_exporter.forecast.settings import Settings  # noqa: PLC0415
+    from carbon_exporter.settings import validated  # noqa: PLC0415
+
+    settings = validated(Settings, load_config(arguments.config).forecast, "forecast")
+    if arguments.verb == "import":
+        return history_command.run_import(arguments, settings)
+    if arguments.verb == "show":
+        return history_command.run_show(arguments, settings)
+    return history_command.run_rebuild(arguments, settings, time.time())
+
+
+def run_backtest_energy(arguments: argparse.Namespace) -> int:
+    """`carbon-exporter backtest energy`: 0."""
+    from carbon_exporter.forecast import backtest_report  # noqa: PLC0415
 
     return backtest_report.run(arguments)
 

@@ -1,37 +1,40 @@
-"""What a job will have used at its planned end, from its own epochs. Pure: no clock, no I/O, the same every time.
+"""What a job will have used at its planned end, from its own epochs and ended runs. Pure: the same every time.
 
-The service calls `forecast`; a better model takes its place behind the same signature.
-
-The part of the run that is set aside, the first epoch (of plans of two epochs or less, a tenth of the plan), is
-counted but never multiplied: caches, compilation and a cold GPU make it dearer or cheaper than all that follow.
+Total = spent at the last boundary + remaining epochs x level x learnt correction; time likewise.
 """
 
-import itertools
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from carbon_exporter.forecast.bands import Band
+from carbon_exporter.forecast.conformal import BUILTIN, GroupCalibration, Quantity
+from carbon_exporter.forecast.level import (
+    Boundary,
+    Level,
+    after_last_change,
+    joule_steps,
+    level,
+    second_steps,
+    unit_of,
+    whole_units,
+)
+from carbon_exporter.forecast.start import start_of
+from carbon_exporter.forecast.stopping import Expected, Survival, expected
+
+__all__ = ["BUILTIN", "QUANTILES", "Boundary", "Forecast", "Quantiles", "Warn", "forecast", "measured"]
 
 QUANTILES: Final = ("0.05", "0.5", "0.95")
-
-# Half-widths of 90 % intervals, as logarithms of what remains, by epochs observed, with the first epoch set aside and
-# without. They are the 90th percentiles of the absolute error over 2,500 synthetic runs of 50 and 100 epochs (a
-# quarter stationary; warm-up, trends, periodic validation, throttling, spikes, elastic jobs), 25/11/8/6.4/4.9 % and
-# 25/16/12/9/6.5 % of the total, divided by the share that remained, and widened by half: the mix is invented.
-_EPOCHS: Final = (1.0, 2.0, 3.0, 5.0, 10.0)
-_SET_ASIDE: Final = (0.38, 0.17, 0.126, 0.103, 0.087)
-_ALL_ALIKE: Final = (0.38, 0.25, 0.19, 0.145, 0.115)
-_FEWEST_EPOCHS: Final = 0.1
+_FEWEST_UNITS: Final = 0.1
 _WIDEST: Final = 5.0
+_TOO_FAR: Final = 2.0
+_SAME: Final = 1e-9
 
-
-class Boundary(NamedTuple):
-    """A moment whose progress and energy are both known; the first of a run is its start, at 0 epochs."""
-
-    epochs: float
-    seconds: float
-    joules: float
+Warn: TypeAlias = Literal["no_epoch_seen", "one_epoch_seen", "kind_never_seen", "change_not_seen", "unlike_ended_runs"]
+"""Why a forecast deserves less trust: less than one epoch, or than two, seen; no run of its group has ended; GPUs or
+power limit changed, and no epoch has been seen since; after its first epoch it went on as no ended run did."""
 
 
 class Quantiles(NamedTuple):
@@ -49,9 +52,14 @@ class Forecast:
     Attributes:
         joules: in total, from its start.
         end_timestamp_seconds: Unix time.
-        epoch_joules: energy of each further epoch.
+        epoch_joules, epoch_seconds: what each further epoch takes, correction included.
         epochs_observed: epochs that this rests on.
-        basis: what the interval rests on: "builtin", the table above; "measured", the job has ended.
+        basis: what the interval rests on most: "group", "fleet", "builtin"; "measured", the job has ended.
+        correction: ln of what was learnt to multiply the level of the energy with.
+        calibration_runs: ended runs that the interval rests on.
+        warnings: why it deserves less trust.
+        expected_joules, expected_end_timestamp_seconds: with early stopping counted in; None where the group has no
+            record of it, so that the planned end is the expected one.
     """
 
     joules: Quantiles
@@ -59,43 +67,93 @@ class Forecast:
     epoch_joules: float
     epochs_observed: float
     basis: str
+    epoch_seconds: float = 0.0
+    correction: float = 0.0
+    calibration_runs: int = 0
+    warnings: tuple[Warn, ...] = ()
+    expected_joules: Expected | None = None
+    expected_end_timestamp_seconds: Expected | None = None
+
+    @property
+    def low_confidence(self) -> bool:
+        """Whether anything warns of it."""
+        return bool(self.warnings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """How one quantity, joules or seconds, goes on: `reached` after `epochs`, then `rate` an epoch, off by `band`."""
+
+    reached: float
+    epochs: float
+    rate: float
+    band: Band
+
+    def quantiles(self, epochs_planned: float, floor: float) -> Quantiles:
+        remaining = max(0.0, epochs_planned - self.epochs) * self.rate
+        ends = (self.reached + remaining * math.exp(max(-_WIDEST, min(end, _WIDEST))) for end in self.band[:3])
+        return Quantiles(*(max(end, floor) for end in ends))
+
+    def expected(self, survival: Survival | None, epochs_planned: float, floor: float) -> Expected | None:
+        if survival is None:
+            return None
+        found = expected(
+            survival,
+            reached=self.reached,
+            epochs_done=self.epochs,
+            epochs_planned=epochs_planned,
+            rate=self.rate,
+            band=self.band,
+        )
+        return Expected(*(max(value, floor) for value in found))
 
 
 def forecast(
-    boundaries: Sequence[Boundary], epochs_planned: float, joules_now: float, now_seconds: float
+    boundaries: Sequence[Boundary],
+    epochs_planned: float,
+    joules_now: float,
+    now_seconds: float,
+    calibration: GroupCalibration = BUILTIN,
+    *,
+    change_seconds: Sequence[float] = (),
+    gpus: float | None = None,
 ) -> Forecast | None:
-    """The forecast of a running job, or None where its epochs say too little.
+    """The forecast of a running job, or None where neither its epochs nor its group say enough.
 
     Args:
         boundaries: in order, epochs rising.
         epochs_planned: greater than 0.
         joules_now: measured so far; no quantile lies below it.
         now_seconds: Unix time; no end lies before it.
+        calibration: what ended runs say of the job's group.
+        change_seconds: Unix times at which its number of GPUs or their power limit changed.
+        gpus: that it holds; None where nobody knows. Needed only before its first epoch.
     """
-    if len(boundaries) < 2:
+    unit = unit_of(epochs_planned)
+    observed = boundaries[-1].epochs - boundaries[0].epochs if len(boundaries) > 1 else 0.0
+    courses = _from_group(boundaries, now_seconds, calibration, gpus) if observed < unit * (1 - _SAME) else None
+    warnings: list[Warn] = ["no_epoch_seen"] if courses is not None else []
+    if courses is None:
+        if observed < _FEWEST_UNITS * unit * (1 - _SAME):
+            return None
+        courses, warnings = _from_epochs(boundaries, epochs_planned, calibration, change_seconds)
+    joules, seconds = courses
+    if joules.rate <= 0:
         return None
-    first, last = boundaries[0], boundaries[-1]
-    unit = 1.0 if epochs_planned > 2 else epochs_planned / 10
-    units_observed = (last.epochs - first.epochs) / unit
-    if units_observed < _FEWEST_EPOCHS * (1 - 1e-9):
-        return None
-    kept = _without_first_unit(boundaries, unit)
-    base = kept[0]
-    epochs = last.epochs - base.epochs
-    epoch_joules = (last.joules - base.joules) / epochs
-    epoch_seconds = (last.seconds - base.seconds) / epochs
-    if epoch_joules <= 0:
-        return None
-    remaining = max(0.0, epochs_planned - last.epochs)
-    table = _table_half_width(units_observed, _SET_ASIDE if base.epochs >= unit * (1 - 1e-9) else _ALL_ALIKE)
-    joules_width = max(table, _own_half_width(kept, remaining, _joules))
-    seconds_width = max(table, _own_half_width(kept, remaining, _seconds))
+    if not calibration.group_runs:
+        warnings.append("kind_never_seen")
     return Forecast(
-        joules=_spread(last.joules, remaining * epoch_joules, joules_width, joules_now),
-        end_timestamp_seconds=_spread(last.seconds, remaining * epoch_seconds, seconds_width, now_seconds),
-        epoch_joules=epoch_joules,
-        epochs_observed=last.epochs - first.epochs,
-        basis="builtin",
+        joules=joules.quantiles(epochs_planned, joules_now),
+        end_timestamp_seconds=seconds.quantiles(epochs_planned, now_seconds),
+        epoch_joules=joules.rate * math.exp(joules.band.median),
+        epochs_observed=observed,
+        basis=joules.band.basis,
+        epoch_seconds=seconds.rate * math.exp(seconds.band.median),
+        correction=joules.band.median,
+        calibration_runs=calibration.runs_behind(joules.band.basis),
+        warnings=tuple(warnings),
+        expected_joules=joules.expected(calibration.survival, epochs_planned, joules_now),
+        expected_end_timestamp_seconds=seconds.expected(calibration.survival, epochs_planned, now_seconds),
     )
 
 
@@ -112,61 +170,88 @@ def measured(boundaries: Sequence[Boundary], joules: float, end_seconds: float, 
     )
 
 
-def _joules(boundary: Boundary) -> float:
-    return boundary.joules
+def _from_group(
+    boundaries: Sequence[Boundary], now_seconds: float, calibration: GroupCalibration, gpus: float | None
+) -> tuple[_Course, _Course] | None:
+    """Before the first epoch is done: as the runs of the group went; None where none tells."""
+    start = start_of(calibration.runs, gpus)
+    if start is None:
+        return None
+    began = boundaries[0] if boundaries else Boundary(0.0, now_seconds, 0.0)
+    return (
+        _Course(began.joules, began.epochs, start.epoch_joules, start.joules),
+        _Course(began.seconds, began.epochs, start.epoch_seconds, start.seconds),
+    )
 
 
-def _seconds(boundary: Boundary) -> float:
-    return boundary.seconds
+def _from_epochs(
+    boundaries: Sequence[Boundary],
+    epochs_planned: float,
+    calibration: GroupCalibration,
+    change_seconds: Sequence[float],
+) -> tuple[tuple[_Course, _Course], list[Warn]]:
+    unit = unit_of(epochs_planned)
+    units = whole_units(boundaries, unit)
+    begin = after_last_change(units, change_seconds)
+    kept, changed = units[begin:], begin > 0
+    # After a change nothing is left out, so that its first unit counts as the second of a run.
+    seen = (kept[-1].epochs - kept[0].epochs) / unit + changed
+    joules, joules_unlike = _course("joules", kept, seen, epochs_planned, calibration, changed=changed)
+    seconds, seconds_unlike = _course("seconds", kept, seen, epochs_planned, calibration, changed=changed)
+    warned: dict[Warn, bool] = {
+        "one_epoch_seen": seen < 2 * (1 - _SAME),
+        "change_not_seen": not changed and any(units[0].seconds < moment for moment in change_seconds),
+        "unlike_ended_runs": joules_unlike or seconds_unlike,
+    }
+    return (joules, seconds), [warning for warning, holds in warned.items() if holds]
 
 
-def _without_first_unit(boundaries: Sequence[Boundary], unit: float) -> Sequence[Boundary]:
-    """The boundaries from the end of the first unit on; all of them where too little has come after it.
+def _course(
+    quantity: Quantity,
+    units: Sequence[Boundary],
+    seen: float,
+    epochs_planned: float,
+    calibration: GroupCalibration,
+    *,
+    changed: bool,
+) -> tuple[_Course, bool]:
+    """How a quantity goes on after `seen` units, and whether it has gone unlike all ended runs so far."""
+    last = units[-1]
+    steps = joule_steps(units) if quantity == "joules" else second_steps(units)
+    found = level(steps, warm=changed)
+    set_aside = changed or len(steps) > 1
+    band = calibration.band(quantity, seen, set_aside=set_aside)
+    unlike = set_aside and not changed and _is_unlike(steps[0].rate, found.rate, calibration.bands[quantity][0])
+    if unlike:
+        band = band.hull(BUILTIN.band(quantity, seen, set_aside=True))
+    reached = last.joules if quantity == "joules" else last.seconds
+    return _Course(reached, last.epochs, found.rate, _at_least_own(band, found, epochs_planned - last.epochs)), unlike
 
-    Half a unit is enough: a slope over less is mostly the jitter of the scrapes.
+
+def _is_unlike(first: float, rate: float, after_first: Band) -> bool:
+    """Whether what followed the first epoch is twice as far from it as ended runs would have it."""
+    return min(first, rate) > 0 and not after_first.stretched(_TOO_FAR).holds(math.log(rate / first))
+
+
+def _at_least_own(band: Band, found: Level, remaining: float) -> Band:
+    """`band`; where the job's own steps scatter twice as far as that, Student's prediction interval from them.
+
+    For the mean of m further steps after n, on logarithms: t s sqrt(1/n + 1/m). Under 3 steps say nothing.
     """
-    for index, boundary in enumerate(boundaries):
-        if boundary.epochs >= unit * (1 - 1e-9):
-            enough = boundaries[-1].epochs - boundary.epochs >= unit / 2
-            return boundaries[index:] if enough else boundaries
-    return boundaries
-
-
-def _table_half_width(units: float, half_widths: Sequence[float]) -> float:
-    """From the table, straight between its columns on a logarithmic scale; before the first, wider by 1/sqrt."""
-    if units <= _EPOCHS[0]:
-        return half_widths[0] / math.sqrt(units)
-    for right in range(1, len(_EPOCHS)):
-        if units <= _EPOCHS[right]:
-            left = right - 1
-            share = math.log(units / _EPOCHS[left]) / math.log(_EPOCHS[right] / _EPOCHS[left])
-            return half_widths[left] + share * (half_widths[right] - half_widths[left])
-    return half_widths[-1]
-
-
-def _own_half_width(boundaries: Sequence[Boundary], remaining: float, value: Callable[[Boundary], float]) -> float:
-    """The spread of the mean over the remaining epochs, from the job's own increments; 0 where there are under 3.
-
-    A prediction interval for the mean of m further increments after n, on logarithms: t s sqrt(1/n + 1/m).
-    """
-    steps = [
-        (after.epochs - before.epochs, value(after) - value(before)) for before, after in itertools.pairwise(boundaries)
-    ]
-    rates = [math.log(rise / epochs) for epochs, rise in steps if rise > 0]
+    rates = [math.log(step.rate) for step in found.steps if step.rate > 0]
     if len(rates) < 3 or remaining <= 0:
-        return 0.0
-    mean_step = statistics.fmean(epochs for epochs, _ in steps)
-    spread = statistics.stdev(rates) * math.sqrt(1 / len(rates) + mean_step / remaining)
-    return _student_95(len(rates) - 1) * spread
+        return band
+    mean_step = statistics.fmean(step.epochs for step in found.steps)
+    mean = statistics.fmean(rates)
+    # statistics.stdev counts in fractions: exact, and too slow for thousands of jobs.
+    deviation = math.sqrt(sum((rate - mean) ** 2 for rate in rates) / (len(rates) - 1))
+    own = _student_95(len(rates) - 1) * deviation * math.sqrt(1 / len(rates) + mean_step / remaining)
+    if own <= _TOO_FAR * max(band.high - band.median, band.median - band.low):
+        return band
+    return band.hull(Band(band.median - own, band.median, band.median + own))
 
 
 def _student_95(degrees: int) -> float:
     """The 95 % quantile of Student's t, by Cornish and Fisher: 6 % low at 2 degrees, within 1 % from 4 on."""
     z = 1.6449
     return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
-
-
-def _spread(reached: float, remaining: float, half_width: float, floor: float) -> Quantiles:
-    factor = math.exp(min(half_width, _WIDEST))
-    low, median, high = (reached + remaining * times for times in (1 / factor, 1.0, factor))
-    return Quantiles(max(low, floor), max(median, floor), max(high, floor))

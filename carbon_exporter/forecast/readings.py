@@ -60,6 +60,17 @@ def read(client: Client, now_seconds: float) -> Readings:
     )
 
 
+def read_pushed(client: Client, at_seconds: float, lookback_seconds: int) -> dict[str, Pushed]:
+    """The last of each value that jobs pushed in the time before `at_seconds`, in one query.
+
+    Raises:
+        PromQLError: the query failed.
+    """
+    names = "|".join([*_PUSHED, metrics.TRAINING_INFO.name])
+    last = f'last_over_time({{__name__=~"{names}",training_job!=""}}[{lookback_seconds}s])'
+    return _pushed(client.query(f"max by (__name__, training_job, group) ({last})", at_seconds))
+
+
 def read_history(client: Client, training_job: str, start_seconds: float, now_seconds: float) -> History:
     """The past of one run since `start_seconds`, at most 30 days, in one query of at most 500 steps.
 

@@ -31,6 +31,7 @@ class Settings(settings.Settings):
     push_max_age_seconds: float = Field(default=300, gt=0)
     ended_jobs_kept_seconds: float = Field(default=300, ge=0)
     most_jobs: int = Field(default=10_000, ge=1)
+    history_file: Path | None = Path("/var/lib/carbon-exporter/history.sqlite")
     headers: dict[str, str] = Field(default_factory=dict)
     username: str = ""
     password_file: Path | None = None

@@ -1,0 +1,206 @@
+"""Learns from ended runs how far forecasts are off: a correction, and an interval that holds as often as it says. Pure.
+
+Weighted split-conformal prediction (Tibshirani et al., NeurIPS 2019) on the scores ln(actual / level) of ended runs, in
+three layers, each of which stands in the next with the weight of some runs: synthetic runs -> all runs of the fleet ->
+the runs of the same group. The miss rate that the interval aims at follows what was missed before (adaptive conformal
+inference: Gibbs and Candès, NeurIPS 2021).
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from carbon_exporter.forecast import builtin
+from carbon_exporter.forecast.bands import Band, Basis, Weighted, fitted, interpolated, weighted_band
+from carbon_exporter.forecast.record import EndedRun, Score
+from carbon_exporter.forecast.scoring import CHECKPOINTS
+from carbon_exporter.forecast.stopping import Survival, survival_of
+
+Quantity: TypeAlias = Literal["joules", "seconds"]
+
+_Scores: TypeAlias = Mapping[float, Score]
+"""Of one run, by checkpoint."""
+
+MISS_RATE: Final = 0.10
+WINDOW_RUNS: Final = 200
+MOST_GROUPS: Final = 1000
+BUILTIN_WEIGHT: Final = 10.0
+REST_WEIGHT: Final = 10.0
+REST_WEIGHT_OF_LARGE_GROUP: Final = 5.0
+LARGE_GROUP: Final = 10
+FEWEST_RUNS_TO_ADAPT: Final = 50
+UNSEEN_WIDENING: Final = 1.1
+_MISS_RATE_STEP: Final = 0.02
+_LEAST_MISS_RATE: Final = 0.005
+_MOST_MISS_RATE: Final = 0.5
+_BUILTIN: Final[Mapping[Quantity, Mapping[float, tuple[float, ...]]]] = {
+    "joules": builtin.JOULES,
+    "seconds": builtin.SECONDS,
+}
+_QUANTITIES: Final[tuple[Quantity, ...]] = ("joules", "seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCalibration:
+    """What ended runs say of the forecasts of one group.
+
+    Attributes:
+        bands: quantity -> a band for each of CHECKPOINTS.
+        fleet_runs, group_runs: how many ended runs they rest on, of all groups and of this one.
+        runs: the group's own, oldest first, those without scores too.
+        survival: where runs of the group stop early; None without a record of it.
+    """
+
+    bands: Mapping[Quantity, tuple[Band, ...]]
+    fleet_runs: int = 0
+    group_runs: int = 0
+    runs: tuple[EndedRun, ...] = ()
+    survival: Survival | None = None
+
+    def runs_behind(self, basis: Basis) -> int:
+        """How many ended runs an interval of this basis rests on."""
+        return {"group": self.group_runs, "fleet": self.fleet_runs, "builtin": 0}[basis]
+
+    def band(self, quantity: Quantity, units: float, *, set_aside: bool) -> Band:
+        """The band after `units` of work, straight between the checkpoints on a logarithmic scale.
+
+        Args:
+            quantity: whose level it is about.
+            units: that were seen, greater than 0.
+            set_aside: the level leaves the first unit out. Where it does not, the first unit's surplus is a `units`-th
+                part of it, and what is known of the level after one unit shrinks in proportion.
+        """
+        bands = self.bands[quantity]
+        if set_aside:
+            # Before the second unit is whole, its level is as much less certain as it is shorter.
+            stretch = 1 / math.sqrt(max(units - 1, 0.25)) if units < 2 else 1.0
+            return interpolated(bands, max(units, 2.0)).stretched(stretch)
+        if units <= 1:
+            return bands[0].stretched(1 / math.sqrt(units))
+        shared = bands[0].shared_by(units)
+        if units < 2:
+            return shared
+        learnt = interpolated(bands, units)
+        return learnt.hull(shared)
+
+
+class Calibration:
+    """The ended runs that forecasts learn from, and the miss rates that they aim at.
+
+    Runs are added in the order of their ends, and the same runs in the same order give the same calibration. Of the
+    fleet, and of each of the 1,000 groups that ended last, the newest 200 runs count.
+    """
+
+    def __init__(self, runs: Iterable[EndedRun] = ()) -> None:
+        self._fleet: deque[_Scores] = deque(maxlen=WINDOW_RUNS)
+        self._groups: dict[str, deque[tuple[EndedRun, _Scores]]] = {}
+        self._miss_rates: dict[tuple[Quantity, Basis, bool], float] = {}
+        self._rest: dict[tuple[Quantity, float], Weighted] = {}
+        self._known: dict[str, GroupCalibration] = {}
+        for run in runs:
+            self.add(run)
+
+    def add(self, run: EndedRun) -> None:
+        """Learn from a run that has just ended."""
+        scores = {one.epochs: one for one in run.scores if one.epochs in CHECKPOINTS and math.isfinite(sum(one))}
+        if scores:
+            self._adapt(run.group, scores)
+            self._fleet.append(scores)
+            self._rest.clear()
+            self._known.clear()
+        if run.group:
+            of_group = self._groups.pop(run.group, None) or deque(maxlen=WINDOW_RUNS)
+            of_group.append((run, scores))
+            self._groups[run.group] = of_group
+            self._known.pop(run.group, None)
+            if len(self._groups) > MOST_GROUPS:
+                del self._groups[next(iter(self._groups))]
+
+    def copy(self) -> "Calibration":
+        """One that learns on by itself."""
+        twin = Calibration()
+        twin._fleet = self._fleet.copy()
+        twin._groups = {group: runs.copy() for group, runs in self._groups.items()}
+        twin._miss_rates = self._miss_rates.copy()
+        return twin
+
+    def for_group(self, group: str) -> GroupCalibration:
+        """What to make of the forecasts of `group`; "" is no group, and as one that was never seen."""
+        name = group if group in self._groups else ""
+        if name not in self._known:
+            runs = tuple(run for run, _ in self._groups.get(name, ()))
+            own = self._own(name)
+            bands = {
+                quantity: tuple(self._band(quantity, checkpoint, own, widened=True) for checkpoint in CHECKPOINTS)
+                for quantity in _QUANTITIES
+            }
+            self._known[name] = GroupCalibration(bands, len(self._fleet), len(own), runs, survival_of(runs))
+        return self._known[name]
+
+    def miss_rate(self, quantity: Quantity, basis: Basis, *, seen: bool) -> float:
+        """What intervals of this basis aim at, for groups of which a run has ended, or none; 0.10 before it learns."""
+        return self._miss_rates.get((quantity, basis, seen), MISS_RATE)
+
+    def _adapt(self, group: str, scores: _Scores) -> None:
+        """Move the miss rates by how the run would have been missed.
+
+        Not before 50 runs: until then the synthetic ones make intervals wide on purpose.
+        """
+        if len(self._fleet) < FEWEST_RUNS_TO_ADAPT:
+            return
+        own = self._own(group)
+        for quantity in _QUANTITIES:
+            missed: dict[Basis, list[bool]] = {"group": [], "fleet": [], "builtin": []}
+            for checkpoint, score in scores.items():
+                band = self._band(quantity, checkpoint, own, widened=False)
+                missed[band.basis].append(not band.holds(score.joules if quantity == "joules" else score.seconds))
+            for basis, misses in missed.items():
+                if misses and basis != "builtin":
+                    rate = self.miss_rate(quantity, basis, seen=bool(own))
+                    rate += _MISS_RATE_STEP * (MISS_RATE - sum(misses) / len(misses))
+                    self._miss_rates[quantity, basis, bool(own)] = min(max(rate, _LEAST_MISS_RATE), _MOST_MISS_RATE)
+
+    def _own(self, group: str) -> list[_Scores]:
+        return [scores for _, scores in self._groups.get(group, ()) if scores]
+
+    def _band(self, quantity: Quantity, checkpoint: float, own: Sequence[_Scores], *, widened: bool) -> Band:
+        """The group's scores, each of weight 1, beside those of the rest, which share 10, or 5 beside a large group."""
+        rest = self._fleet_scores(quantity, checkpoint)
+        fleet_weight = sum(weight for _, weight in rest) - BUILTIN_WEIGHT
+        basis: Basis = "fleet" if fleet_weight >= BUILTIN_WEIGHT else "builtin"
+        mine = _scores_at(own, quantity, checkpoint)
+        if not mine:
+            band = weighted_band(rest, self.miss_rate(quantity, basis, seen=bool(own)), basis)
+            return band.stretched(UNSEEN_WIDENING) if widened and not own else band
+        share = REST_WEIGHT_OF_LARGE_GROUP if len(mine) >= LARGE_GROUP else REST_WEIGHT
+        scale = share / (fleet_weight + BUILTIN_WEIGHT)
+        if len(mine) >= scale * max(fleet_weight, BUILTIN_WEIGHT):
+            basis = "group"
+        entries = sorted([(value, weight * scale) for value, weight in rest] + [(value, 1.0) for value in mine])
+        return weighted_band(entries, self.miss_rate(quantity, basis, seen=True), basis)
+
+    def _fleet_scores(self, quantity: Quantity, checkpoint: float) -> Weighted:
+        """The fleet's scores, each of weight 1, and the synthetic ones, which share 10."""
+        key = (quantity, checkpoint)
+        if key not in self._rest:
+            fleet = _scores_at(self._fleet, quantity, checkpoint)
+            synthetic = fitted(_BUILTIN[quantity][checkpoint], fleet)
+            weight = BUILTIN_WEIGHT / len(synthetic)
+            self._rest[key] = sorted([(value, 1.0) for value in fleet] + [(value, weight) for value in synthetic])
+        return self._rest[key]
+
+
+def _scores_at(runs: Iterable[_Scores], quantity: Quantity, checkpoint: float) -> list[float]:
+    """One score of each run at `checkpoint`; where no run has one, at the last checkpoint before that any has."""
+    runs = list(runs)
+    for passed in reversed(CHECKPOINTS[: CHECKPOINTS.index(checkpoint) + 1]):
+        scores = [run[passed] for run in runs if passed in run]
+        if scores:
+            return [score.joules for score in scores] if quantity == "joules" else [score.seconds for score in scores]
+    return []
+
+
+BUILTIN: Final = Calibration().for_group("")
+"""Before any run has ended."""

@@ -1,0 +1,130 @@
+"""The record of ended runs from what the PromQL engine still knows: each run that pushed its end, and its energy."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from carbon_exporter import metrics
+from carbon_exporter.forecast.progress import History, Point, Pushed, Track
+from carbon_exporter.forecast.promql import Client
+from carbon_exporter.forecast.readings import read_history, read_pushed
+from carbon_exporter.forecast.record import EndedRun
+from carbon_exporter.forecast.summary import ended_run, ending_of
+
+PAGE_SECONDS: Final = 6 * 3600
+"""Of a job that ended more than once within one page, the last run is found."""
+_AFTER_END_SECONDS: Final = 60.0
+"""By then every node has been scraped after the end, and still tells the joules of the ended job."""
+_STEPS: Final = 500
+_LOOKBACK_SECONDS: Final = 300
+"""Longer than a gap between scrapes or a restart of an exporter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run that pushed its end; Unix seconds."""
+
+    training_job: str
+    start_seconds: float
+    finished_seconds: float
+    epochs_completed: float
+    epochs_planned: float
+    group: str
+
+
+def find_finished(client: Client, now_seconds: float, days: float) -> Iterator[list[Finished]]:
+    """The runs that ended in the last `days`, page by page from the oldest on, each run once; one query for each page.
+
+    Raises:
+        PromQLError: a query failed.
+    """
+    begin = now_seconds - days * 86_400
+    known: set[tuple[str, float]] = set()
+    for page in range(pages(days), 0, -1):
+        pushed = read_pushed(client, now_seconds - (page - 1) * PAGE_SECONDS, PAGE_SECONDS)
+        found = [one for one in map(_finished, pushed, pushed.values()) if one and one.finished_seconds >= begin]
+        fresh = [one for one in found if (one.training_job, one.start_seconds) not in known]
+        known.update((one.training_job, one.start_seconds) for one in fresh)
+        yield sorted(fresh, key=lambda one: (one.finished_seconds, one.training_job))
+
+
+def pages(days: float) -> int:
+    """How many pages `find_finished` reads."""
+    return math.ceil(days * 86_400 / PAGE_SECONDS)
+
+
+def _finished(training_job: str, pushed: Pushed) -> Finished | None:
+    start, finished = pushed.start_seconds, pushed.finished_seconds
+    completed, planned = pushed.epochs_completed, pushed.epochs_planned
+    if start is None or finished is None or completed is None or planned is None:
+        return None
+    # A run that was started again has a new start beside the old end: the page before knows the old run.
+    if not (0 < start <= finished and completed > 0 and planned > 0):
+        return None
+    return Finished(training_job, start, finished, completed, planned, pushed.group)
+
+
+def read_ended(client: Client, run: Finished) -> EndedRun | None:
+    """What the engine still knows of a run, in one range query and two others; None where that is too little.
+
+    Raises:
+        PromQLError: a query failed.
+    """
+    end = run.finished_seconds + _AFTER_END_SECONDS
+    totals = _totals(client, run.training_job, end)
+    joules = totals.get(metrics.JOB_ENERGY.name)
+    if joules is None:
+        return None
+    # One step more, so that the last of them lies after the end.
+    steps_end = end + (end - run.start_seconds) / _STEPS
+    track = Track(start_seconds=run.start_seconds)
+    past = read_history(client, run.training_job, run.start_seconds, steps_end)
+    track.fill(History(_at_scrapes(past.points), past.marks))
+    track.add_point(Point(max(end, track.points[-1].seconds + 1 if track.points else end), joules))
+    track.place_marks()
+    if track.lost_energy:
+        return None
+    return ended_run(
+        track.boundaries,
+        training_job=run.training_job,
+        group=run.group,
+        ending=ending_of(run.epochs_completed, run.epochs_planned),
+        ended_seconds=run.finished_seconds,
+        epochs_planned=run.epochs_planned,
+        joules=joules,
+        grams=totals.get(metrics.JOB_EMISSIONS.name),
+        gpus=_gpus(client, run),
+    )
+
+
+def _at_scrapes(points: Sequence[Point]) -> list[Point]:
+    """The points that tell something new.
+
+    Between two scrapes a range query repeats the older value, which would put the joules of half a minute into the
+    wrong epoch. A value that stays for longer than a gap between scrapes is one at which nothing was used.
+    """
+    kept = list(points[:1])
+    for point in points[1:]:
+        if point.joules != kept[-1].joules or point.seconds - kept[-1].seconds >= _LOOKBACK_SECONDS:
+            kept.append(point)
+    return kept
+
+
+def _totals(client: Client, training_job: str, at_seconds: float) -> Mapping[str, float]:
+    """Joules and grams of all nodes, by the name of the metric."""
+    names = f"{metrics.JOB_ENERGY.name}|{metrics.JOB_EMISSIONS.name}"
+    selector = f'{{__name__=~"{names}",{_matcher(training_job)}}}'
+    samples = client.query(f"sum by (__name__) (last_over_time({selector}[{_LOOKBACK_SECONDS}s]))", at_seconds)
+    return {sample.labels.get("__name__", ""): sample.value for sample in samples}
+
+
+def _gpus(client: Client, run: Finished) -> float | None:
+    """What the job held in the middle of its run; None where nobody knows."""
+    middle = (run.start_seconds + run.finished_seconds) / 2
+    samples = client.query(f"sum({metrics.JOB_GPUS.name}{{{_matcher(run.training_job)}}})", middle)
+    return samples[0].value if samples else None
+
+
+def _matcher(training_job: str) -> str:
+    return f'training_job="{metrics.escape_label(training_job)}"'

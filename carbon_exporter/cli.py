@@ -72,25 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--audit", metavar="TIME", help="instead, watch for so long (60s, 2m) and balance every joule")
     check.set_defaults(run=run_check)
 
-    backtest = commands.add_parser("backtest", help="how good a forecast is on recorded data")
-    recorded = backtest.add_subparsers(dest="recorded", required=True, metavar="WHAT")
-    intensity = recorded.add_parser("intensity", help="the forecast of the grid's intensity, on hourly CSV series")
-    intensity.add_argument("files", nargs="+", type=Path, metavar="FILE", help="CSV: a header, hourly ISO times first")
-    intensity.add_argument("--column", default="lifecycle_g_per_kwh", metavar="NAME", help="default: %(default)s")
-    every = "hours from one forecast to the next; default: %(default)s"
-    intensity.add_argument("--every", type=int, default=7, metavar="N", help=every)
-    intensity.set_defaults(run=run_backtest_intensity)
-    energy = recorded.add_parser("energy", help="the forecast of jobs' energy and time, on recorded runs")
-    columns = "CSV: run,config,epoch,duration_s,energy_j; each file is a set of its own"
-    energy.add_argument("files", nargs="+", type=Path, metavar="FILE", help=columns)
-    energy.add_argument("--every", type=int, default=1, metavar="N", help="forecast only every Nth run; default: all")
-    fewest = "forecast only runs of at least so many; default: %(default)s"
-    energy.add_argument("--fewest-epochs", type=int, default=10, metavar="N", help=fewest)
-    history = "ended runs of other configurations to learn from; default: all"
-    energy.add_argument("--history", type=int, metavar="N", help=history)
-    energy.add_argument("--json", action="store_true", help="print the figures as JSON")
-    energy.set_defaults(run=run_backtest_energy)
-
+    _add_backtest_commands(commands.add_parser("backtest", help="how good a forecast is on recorded data"))
     _add_history_commands(commands.add_parser("history", help="the record of ended runs that forecasts learn from"))
 
     advise = commands.add_parser("advise", help="when to start a job so that the fewest grams are accounted to it")
@@ -110,6 +92,26 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--keep", action="store_true", help="leave it running at the end until Ctrl-C")
     demo.set_defaults(run=run_demo)
     return parser
+
+
+def _add_backtest_commands(parser: argparse.ArgumentParser) -> None:
+    recorded = parser.add_subparsers(dest="recorded", required=True, metavar="WHAT")
+    intensity = recorded.add_parser("intensity", help="the forecast of the grid's intensity, on hourly CSV series")
+    intensity.add_argument("files", nargs="+", type=Path, metavar="FILE", help="CSV: a header, hourly ISO times first")
+    intensity.add_argument("--column", default="lifecycle_g_per_kwh", metavar="NAME", help="default: %(default)s")
+    every = "hours from one forecast to the next; default: %(default)s"
+    intensity.add_argument("--every", type=int, default=7, metavar="N", help=every)
+    intensity.set_defaults(run=run_backtest_intensity)
+    energy = recorded.add_parser("energy", help="the forecast of jobs' energy and time, on recorded runs")
+    columns = "CSV: run,config,epoch,duration_s,energy_j; each file is a set of its own"
+    energy.add_argument("files", nargs="+", type=Path, metavar="FILE", help=columns)
+    energy.add_argument("--every", type=int, default=1, metavar="N", help="forecast only every Nth run; default: all")
+    fewest = "forecast only runs of at least so many; default: %(default)s"
+    energy.add_argument("--fewest-epochs", type=int, default=10, metavar="N", help=fewest)
+    history = "ended runs of other configurations to learn from; default: all"
+    energy.add_argument("--history", type=int, metavar="N", help=history)
+    energy.add_argument("--json", action="store_true", help="print the figures as JSON")
+    energy.set_defaults(run=run_backtest_energy)
 
 
 def _add_history_commands(parser: argparse.ArgumentParser) -> None:
@@ -176,6 +178,8 @@ def run_node(arguments: argparse.Namespace) -> int:
 def run_forecast(arguments: argparse.Namespace) -> int:
     """`carbon-exporter forecast`: until SIGTERM or SIGINT."""
     from carbon_exporter.config import load_config  # noqa: PLC0415
+    from carbon_exporter.forecast import api as jobs_api  # noqa: PLC0415
+    from carbon_exporter.forecast import page  # noqa: PLC0415
     from carbon_exporter.forecast import service as forecast  # noqa: PLC0415
     from carbon_exporter.forecast.settings import Settings  # noqa: PLC0415
     from carbon_exporter.grid import api  # noqa: PLC0415
@@ -188,8 +192,9 @@ def run_forecast(arguments: argparse.Namespace) -> int:
     service = forecast.build(validated(Settings, config.forecast, "forecast"), grid=grid)
     latest = _Latest()
     title, description = "carbon-exporter forecast", "What every training job will have used and emitted at its end."
-    routes = api.routes(grid, pue_of(config.pue, config.cloud_region), time.time)
-    links = [("Grid intensity", api.INTENSITY_PATH)]
+    grid_routes = api.routes(grid, pue_of(config.pue, config.cloud_region), time.time)
+    routes = [*grid_routes, *jobs_api.routes(service), *page.routes()]
+    links = [("Training jobs", page.PAGE_PATH), ("Grid intensity", api.INTENSITY_PATH)]
     server = _serve(arguments, latest, title, description, routes=routes, links=links)
     grid.start()
     try:

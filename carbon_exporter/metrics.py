@@ -273,6 +273,22 @@ FORECAST_EMISSIONS: Final = _gauge(
     "training_job",
     "quantile",
 )
+FORECAST_EXPECTED_ENERGY: Final = _gauge(
+    "carbon_forecast_expected_energy_joules",
+    "forecast",
+    "Energy of the job in total with early stopping counted in, by quantile. Absent where no run of the job's group is "
+    "on record as stopped early.",
+    "training_job",
+    "quantile",
+)
+FORECAST_EXPECTED_EMISSIONS: Final = _gauge(
+    "carbon_forecast_expected_emissions_grams",
+    "forecast",
+    "CO2eq of the job in total with early stopping counted in, by quantile. Absent where no run of the job's group is "
+    "on record as stopped early.",
+    "training_job",
+    "quantile",
+)
 FORECAST_END: Final = _gauge(
     "carbon_forecast_end_timestamp_seconds",
     "forecast",
@@ -286,10 +302,13 @@ FORECAST_EPOCH_ENERGY: Final = _gauge(
 FORECAST_INFO: Final = _gauge(
     "carbon_forecast_info",
     "forecast",
-    "What a forecast rests on: basis group, fleet or builtin, or measured where the job has ended. Always 1.",
+    "What a forecast rests on: basis group, fleet or builtin, or measured where the job has ended. The label "
+    "emissions_basis says what the intensity behind its grams counted: mixed where grams of several bases are added, "
+    "empty where there are no grams. Always 1.",
     "training_job",
     "basis",
     "group",
+    "emissions_basis",
 )
 FORECAST_EPOCHS: Final = _gauge(
     "carbon_forecast_epochs_observed", "forecast", "Epochs that the forecast has seen.", "training_job"
@@ -300,14 +319,28 @@ FORECAST_TIMESTAMP: Final = _gauge(
 FORECAST_COVERAGE: Final = _gauge(
     "carbon_forecast_coverage_ratio",
     "forecast",
-    "Share of ended jobs whose energy fell inside the 90 % interval forecast for it. Absent before a job has ended.",
+    "Share of finished runs on record whose further epochs' energy fell inside the 90 % interval that the runs before "
+    "them gave after 1, 2, 3, 5 and 10 epochs. Absent before a run has finished.",
     "basis",
 )
 FORECAST_ERROR: Final = _gauge(
     "carbon_forecast_relative_error",
     "forecast",
-    "Median of |forecast / actual - 1| of energy over ended jobs. Absent before a job has ended.",
+    "Median error of those forecasts, |forecast / actual - 1| of the energy in total. Absent before a run has "
+    "finished.",
     "basis",
+)
+FORECAST_HISTORY_RUNS: Final = _gauge(
+    "carbon_forecast_history_runs",
+    "forecast",
+    "Ended runs on record: finished (all planned epochs), stopped (as intended, before them) or lost (killed or "
+    "vanished).",
+    "ending",
+)
+FORECAST_HISTORY_UNSAVED: Final = _gauge(
+    "carbon_forecast_history_unsaved_runs",
+    "forecast",
+    "Ended runs that are kept in memory only, because the record's file cannot be written.",
 )
 FORECAST_JOBS: Final = _gauge(
     "carbon_forecast_jobs",

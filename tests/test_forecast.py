@@ -1,9 +1,10 @@
-"""The pure core of the forecast: energy, carbon, progress, scores."""
+"""The pure core of the forecast: energy, carbon, progress."""
 
 import csv
 import math
 import statistics
 from collections import defaultdict
+from dataclasses import replace
 from itertools import accumulate
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carbon_exporter.forecast import carbon, energy
-from carbon_exporter.forecast.energy import Boundary, Forecast, Quantiles
+from carbon_exporter.forecast.conformal import Calibration
+from carbon_exporter.forecast.energy import Boundary, Quantiles
 from carbon_exporter.forecast.progress import (
     MOST_BOUNDARIES,
     History,
@@ -22,7 +24,7 @@ from carbon_exporter.forecast.progress import (
     judge,
     keep_most_telling,
 )
-from carbon_exporter.forecast.scores import Scores
+from carbon_exporter.forecast.record import EndedRun, Score
 
 
 def run_of(epoch_joules, epoch_seconds=None, start_seconds=1000.0, start_joules=0.0):
@@ -33,38 +35,77 @@ def run_of(epoch_joules, epoch_seconds=None, start_seconds=1000.0, start_joules=
     return [Boundary(float(k), t, j) for k, (t, j) in enumerate(zip(seconds, joules, strict=True))]
 
 
+BOUNDARIES = run_of([5000, 1000, 1000], [300, 60, 60], start_joules=300)
+
+
+def ended(group, scores, ending="finished", done=10.0, **changes):
+    """A run that has ended, with these scores of energy by epochs seen."""
+    run = EndedRun(
+        training_job=f"{group}-run",
+        group=group,
+        ending=ending,
+        started_seconds=0.0,
+        ended_seconds=1000.0,
+        epochs_planned=10.0,
+        epochs_done=done,
+        joules=14_000.0,
+        grams=None,
+        epoch_joules=1000.0,
+        epoch_seconds=60.0,
+        gpus=None,
+        scores=tuple(Score(epochs, score, score) for epochs, score in scores.items()),
+    )
+    return replace(run, **changes)
+
+
 def test_the_first_epoch_is_counted_but_not_multiplied():
-    # The worked example of docs/forecast.md.
-    boundaries = run_of([5000, 1000, 1000], [300, 60, 60], start_joules=300)
-    forecast = energy.forecast(boundaries, 10, 7300, 1450)
+    # The first worked example of docs/forecast.md.
+    forecast = energy.forecast(BOUNDARIES, 10, 7300, 1450)
     assert forecast is not None
-    assert forecast.joules == pytest.approx((13_471, 14_300, 15_240), abs=0.6)
-    assert forecast.end_timestamp_seconds.median == pytest.approx(1000 + 300 + 9 * 60)
-    assert forecast.epoch_joules == pytest.approx(1000)
+    assert forecast.joules == pytest.approx((12_642, 14_309, 15_030), abs=0.6)
+    assert forecast.end_timestamp_seconds.median == pytest.approx(1000 + 300 + 9 * 60, abs=1)
+    assert forecast.epoch_joules == pytest.approx(1000, rel=2e-3)
     assert forecast.epochs_observed == 3
     assert forecast.basis == "builtin"
-    assert carbon.forecast(forecast.joules, 7300, 4.3, 1e-4) == pytest.approx((4.917, 5.0, 5.094), abs=1e-3)
+    assert forecast.calibration_runs == 0
+    assert forecast.warnings == ("kind_never_seen",)
+    assert carbon.at_rate(forecast.joules, 7300, 4.3, 1e-4) == pytest.approx((4.834, 5.0, 5.073), abs=1e-3)
+
+
+def test_ended_runs_of_the_group_move_it_and_make_it_narrow():
+    # The second worked example of docs/forecast.md: twenty runs, whose later epochs took 1.1 to 3 % more.
+    runs = [ended("resnet", {1: -1.7 + i / 100, 3: (11 + i) / 1000}) for i in range(20)]
+    calibration = Calibration(runs).for_group("resnet")
+    forecast = energy.forecast(BOUNDARIES, 10, 7300, 1450, calibration)
+    assert forecast is not None
+    assert forecast.joules == pytest.approx((14_377, 14_441, 14_513), abs=0.6)
+    assert forecast.correction == pytest.approx(0.020, abs=0.001)
+    assert forecast.basis == "group"
+    assert forecast.calibration_runs == 20
+    assert forecast.warnings == ()
+    assert not forecast.low_confidence
 
 
 def test_one_epoch_alone_counts_for_all():
     forecast = energy.forecast(run_of([1000], start_joules=300), 10, 1300, 1060)
     assert forecast is not None
-    assert forecast.joules.median == pytest.approx(300 + 10 * 1000)
+    assert forecast.joules.median == pytest.approx(300 + 10 * 1000, rel=3e-3)
+    assert forecast.warnings == ("one_epoch_seen", "kind_never_seen")
 
 
 def test_fractions_of_one_long_epoch_set_a_tenth_of_the_plan_aside():
     boundaries = [Boundary(0, 0, 0), Boundary(0.1, 100, 5000), Boundary(0.2, 150, 6000), Boundary(0.3, 200, 7000)]
     forecast = energy.forecast(boundaries, 1, 7000, 200)
     assert forecast is not None
-    assert forecast.joules.median == pytest.approx(7000 + 0.7 * 10_000)
-    assert forecast.end_timestamp_seconds.median == pytest.approx(200 + 0.7 * 500)
+    assert forecast.joules.median == pytest.approx(7000 + 0.7 * 10_000, rel=1e-3)
+    assert forecast.end_timestamp_seconds.median == pytest.approx(200 + 0.7 * 500, rel=2e-3)
 
 
 def test_a_slope_over_too_little_is_not_taken():
     boundaries = [Boundary(0, 0, 0), Boundary(1, 60, 1000), Boundary(1.01, 61, 1500)]
     forecast = energy.forecast(boundaries, 10, 1500, 61)
     assert forecast is not None
-    assert forecast.epoch_joules == pytest.approx(1500 / 1.01)
+    assert forecast.epoch_joules == pytest.approx(1500 / 1.01, rel=3e-3)
 
 
 @pytest.mark.parametrize(
@@ -89,21 +130,99 @@ def test_the_interval_narrows_with_the_epochs_and_widens_with_their_spread():
         assert forecast is not None
         return math.log(forecast.joules.high / forecast.joules.low)
 
-    steady = [width([1000] * k) for k in (1, 2, 3, 4, 5, 8, 10)]
+    steady = [width([1000] * k) for k in (1, 2, 3, 4, 5, 8, 10, 30)]
     assert steady == sorted(steady, reverse=True)
     assert len(set(steady)) == len(steady)
-    assert width([1000] * 10) == pytest.approx(2 * 0.087, rel=0.02)
-    assert width([1000, 500, 2000, 500, 2000]) > 2 * width([1000] * 5)
+    assert width([1000, 400, 2000, 1500, 500]) > 2 * width([1000] * 5)
 
 
 def test_the_own_spread_is_a_students_interval():
-    # Rates 1, e, 1 and e: mean 1/2, standard deviation 1/sqrt(3), t of 3 degrees 2.353.
-    steps = [1000, 1000, 1000 * math.e, 1000, 1000 * math.e]
+    # Rates e, 1, 1 and e, of which all cycles are alike: mean 1/2, standard deviation 1/sqrt(3), t of 3 degrees 2.353.
+    steps = [1000, 1000 * math.e, 1000, 1000, 1000 * math.e]
     forecast = energy.forecast(run_of(steps), 9, 0, 0)
     assert forecast is not None
     spent = sum(steps)
     half_width = math.log((forecast.joules.high - spent) / (forecast.joules.median - spent))
     assert half_width == pytest.approx(2.353 / math.sqrt(3) * math.sqrt(1 / 4 + 1 / 4), rel=0.03)
+
+
+def test_a_scatter_that_history_knows_widens_nothing():
+    calibration = Calibration([ended("a", {1: s / 10, 5: s / 20}) for s in range(-10, 11)]).for_group("a")
+    calm, wild = [1000] * 5, [1000, 1050, 950, 1000, 1050]
+    assert energy.forecast(run_of(wild), 9, 0, 0, calibration).joules.high == pytest.approx(
+        energy.forecast(run_of(calm), 9, 0, 0, calibration).joules.high, rel=0.02
+    )
+
+
+def test_a_job_unlike_all_ended_ones_gets_the_wider_interval():
+    # They went on as they began; this one's first epoch cost twice what follows.
+    calibration = Calibration([ended("a", {1: s / 1000, 2: s / 1000}) for s in range(-20, 21)]).for_group("a")
+    alike = energy.forecast(run_of([1000, 1010]), 10, 0, 0, calibration)
+    unlike = energy.forecast(run_of([2000, 1010]), 10, 0, 0, calibration)
+    assert alike.warnings == ()
+    assert unlike.warnings == ("unlike_ended_runs",)
+    width = [math.log(f.joules.high / f.joules.low) for f in (alike, unlike)]
+    assert width[1] > 3 * width[0]
+    assert unlike.joules.high >= energy.forecast(run_of([2000, 1010]), 10, 0, 0).joules.high * (1 - 1e-9)
+
+
+def test_after_a_known_change_only_the_new_epochs_count():
+    boundaries = run_of([1000, 1000, 1000, 1000, 500, 500])
+    change = boundaries[4].seconds
+    forecast = energy.forecast(boundaries, 10, 5000, 0, change_seconds=[change])
+    assert forecast.epoch_joules == pytest.approx(500, rel=2e-3)
+    assert forecast.warnings == ("kind_never_seen",)
+    assert energy.forecast(boundaries, 10, 5000, 0).epoch_joules > 600
+    just_now = energy.forecast(boundaries, 10, 5000, 0, change_seconds=[boundaries[-1].seconds + 1])
+    assert "change_not_seen" in just_now.warnings
+    before = energy.forecast(boundaries, 10, 5000, 0, change_seconds=[boundaries[0].seconds - 1])
+    assert before == energy.forecast(boundaries, 10, 5000, 0)
+
+
+def test_before_its_first_epoch_a_job_is_forecast_from_its_group():
+    calibration = Calibration([ended("a", {1: 0.0}, joules=float(j)) for j in (9000, 10_000, 12_000)]).for_group("a")
+    for boundaries in ([], run_of([])[:1], [Boundary(0, 1000, 0), Boundary(0.4, 1030, 900)]):
+        forecast = energy.forecast(boundaries, 20, 500, 1000, calibration)
+        assert forecast.joules.median == pytest.approx(20_000, rel=0.02)
+        assert forecast.end_timestamp_seconds.median == pytest.approx(1000 + 20 * 60, rel=0.02)
+        assert forecast.joules.low < 17_000
+        assert forecast.joules.high > 23_000
+        assert forecast.basis == "group"
+        assert forecast.warnings == ("no_epoch_seen",)
+    assert energy.forecast([], 20, 500, 1000, Calibration([ended("a", {1: 0.0})]).for_group("b")) is None
+    assert energy.forecast([], 20, 500, 1000) is None
+
+
+def test_gpus_make_an_epoch_faster_not_cheaper():
+    two, four = ended("a", {1: 0.0}, gpus=2.0), ended("a", {1: 0.0}, gpus=4.0, joules=15_000.0, epoch_seconds=33.0)
+    calibration = Calibration([two, two, two, four]).for_group("a")
+
+    def rates(gpus):
+        forecast = energy.forecast([], 10, 0, 0, calibration, gpus=gpus)
+        return round(forecast.joules.median), round(forecast.end_timestamp_seconds.median)
+
+    assert rates(2.0) == (14_000, 600)
+    assert rates(4.0) == (15_000, 330)
+    assert rates(1.0) == (14_000, 1200)
+
+
+def test_where_runs_stop_early_two_ends_are_forecast():
+    stopped = [ended("a", {1: -1.7 + i / 10, 3: 0.0}, ending="stopped", done=5.0) for i in range(5)]
+    finished = [ended("a", {1: -1.7 + i / 10, 3: 0.0}) for i in range(5)]
+    both = energy.forecast(BOUNDARIES, 10, 7300, 1450, Calibration([*stopped, *finished]).for_group("a"))
+    assert both.joules.median == pytest.approx(14_300, rel=1e-3)
+    assert both.expected_joules.mean == pytest.approx((9300 + 14_300) / 2, rel=0.01)
+    assert both.expected_joules.low == pytest.approx(9300, rel=0.02)
+    assert both.expected_joules.high == pytest.approx(14_300, rel=0.05)
+    assert both.expected_end_timestamp_seconds.mean == pytest.approx(1420 + (2 + 7) / 2 * 60, abs=15)
+    planned = energy.forecast(BOUNDARIES, 10, 7300, 1450, Calibration(finished).for_group("a"))
+    assert planned.expected_joules is None
+
+
+def test_the_document_gives_the_figures_of_both_examples(repository):
+    text = " ".join((repository / "docs" / "forecast.md").read_text().split())
+    assert "14,309 J, from 12,642 to 15,030 J" in text
+    assert "14,441 J, from 14,377 to 14,513 J" in text
 
 
 positive = st.floats(1, 1e6)
@@ -148,7 +267,7 @@ def recorded_runs(path):
 
 @pytest.mark.parametrize(
     ("name", "median_error", "p90_error", "least_coverage"),
-    [("dtjgp", 0.006, 0.018, 0.95), ("energydl_resumed", 0.025, 0.17, 0.75)],
+    [("dtjgp", 0.006, 0.018, 0.95), ("energydl_resumed", 0.025, 0.17, 0.8)],
 )
 def test_recorded_runs_are_forecast_after_three_epochs(repository, name, median_error, p90_error, least_coverage):
     path = repository.parent / "shared/data/epochs" / f"{name}.csv"
@@ -168,7 +287,7 @@ def test_recorded_runs_are_forecast_after_three_epochs(repository, name, median_
 
 
 def test_grams_are_those_so_far_and_the_joules_to_come_at_the_present_rate():
-    grams = carbon.forecast(Quantiles(100, 200, 300), joules_now=150, grams_now=9, grams_per_joule=0.1)
+    grams = carbon.at_rate(Quantiles(100, 200, 300), joules_now=150, grams_now=9, grams_per_joule=0.1)
     assert grams == pytest.approx((9, 14, 24))
 
 
@@ -348,41 +467,3 @@ def test_what_becomes_of_a_job(changes, joules, outcome):
 def test_pushed_names_alone_push_nobody_out():
     kept = keep_most_telling(["a1", "a2", "a3", "old", "spender"], ["old", "gone"], ["spender"], 3)
     assert kept == ["old", "spender", "a1"]
-
-
-def a_forecast(epochs, low=90.0, median=100.0, high=110.0):
-    end = Quantiles(0, 0, 0)
-    return Forecast(Quantiles(low, median, high), end, 1.0, epochs, "builtin")
-
-
-def score_of(scores):
-    coverage, error = scores.families()
-    return [value for _, value in coverage.samples], [value for _, value in error.samples]
-
-
-def test_forecasts_are_scored_at_the_end():
-    scores = Scores()
-    scores.note("job", a_forecast(1.0))
-    scores.note("job", a_forecast(1.5, median=1.0))  # not the first at its checkpoint
-    scores.note("job", a_forecast(2.2, low=150, median=160, high=170))
-    assert score_of(scores) == ([], [])
-    scores.finish("job", 100)
-    coverage, error = score_of(scores)
-    assert coverage == [0.5]
-    assert error == [pytest.approx(0.3)]
-
-
-def test_a_late_first_look_counts_for_the_last_checkpoint_only():
-    scores = Scores()
-    scores.note("job", a_forecast(7.0))
-    scores.note("job", a_forecast(0.5))
-    scores.finish("job", 100)
-    assert score_of(scores) == ([1.0], [0.0])
-
-
-def test_forgotten_jobs_are_not_scored():
-    scores = Scores()
-    scores.note("job", a_forecast(1.0))
-    scores.forget("job")
-    scores.finish("job", 100)
-    assert score_of(scores) == ([], [])

@@ -32,7 +32,7 @@ ALLOWED = {
     "web": NOUNS,
     "grid": NOUNS | {"plugins", "config", "web"},
     "node": NOUNS | {"plugins", "config", "grid"},
-    "forecast": NOUNS | {"grid"},
+    "forecast": NOUNS | {"grid", "web"},
     "audit": NOUNS | {"plugins", "config", "node"},
     "check": NOUNS | {"plugins", "config", "grid", "node", "web"},
     "demo": NOUNS | {"push", "forecast"},

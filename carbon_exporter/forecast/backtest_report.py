@@ -102,5 +102,7 @@ def _cells(errors: backtest.Errors) -> Sequence[str]:
     cells = [str(figures["runs"])]
     for name, digits in places.items():
         value = figures[name]
-        cells.append("" if value is None else f"{100 * value:{'+' if name == 'bias' else ''}.{digits}f}")
+        sign = "+" if name == "bias" else ""
+        # Adding 0 turns a rounded -0.0 into 0.0.
+        cells.append("" if value is None else f"{round(100 * value, digits) + 0.0:{sign}.{digits}f}")
     return cells

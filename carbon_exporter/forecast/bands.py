@@ -75,7 +75,9 @@ def weighted_band(entries: Weighted, miss_rate: float, basis: Basis) -> Band:
     """
     total = sum([weight for _, weight in entries])
     tail = miss_rate / 2 * (total + 1)
-    return Band(_reached(entries, tail), _reached(entries, total / 2), _reached(entries[::-1], tail), basis)
+    downwards = entries[::-1]
+    median = (_halfway(entries, total) + _halfway(downwards, total)) / 2
+    return Band(_reached(entries, tail), median, _reached(downwards, tail), basis)
 
 
 def _reached(entries: Weighted, weight: float) -> float:
@@ -87,6 +89,15 @@ def _reached(entries: Weighted, weight: float) -> float:
             break
         best = value
     return best
+
+
+def _halfway(entries: Weighted, total: float) -> float:
+    reached = 0.0
+    for value, own in entries:
+        reached += own
+        if reached >= total / 2 * (1 - 1e-9):
+            return value
+    return entries[-1][0]
 
 
 def interpolated(bands: Sequence[Band], units: float) -> Band:

@@ -221,7 +221,8 @@ def _course(
     found = level(steps, warm=changed)
     set_aside = changed or len(steps) > 1
     band = calibration.band(quantity, seen, set_aside=set_aside)
-    unlike = set_aside and not changed and _is_unlike(steps[0].rate, found.rate, calibration.bands[quantity][0])
+    comparable = calibration.fleet_runs > 0 and set_aside and not changed
+    unlike = comparable and _is_unlike(steps[0].rate, found.rate, calibration.bands[quantity][0])
     if unlike:
         band = band.hull(BUILTIN.band(quantity, seen, set_aside=True))
     reached = last.joules if quantity == "joules" else last.seconds

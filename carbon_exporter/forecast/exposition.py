@@ -15,31 +15,47 @@ Rows: TypeAlias = list[tuple[tuple[str, ...], float]]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One job's row: its energy forecast, its grams where the intensity is known, and when it was made (Unix time)."""
+    """One job's row: its energy forecast, its grams and their basis where known, and when it was made (Unix time).
+
+    Attributes:
+        expected_grams: with early stopping counted in; None where energy.expected_joules is, or grams are not known.
+    """
 
     training_job: str
     group: str
     energy: Forecast
     grams: Quantiles | None
+    emissions_basis: str
     made_seconds: float
+    expected_grams: Quantiles | None = None
 
 
 def job_families(predictions: Sequence[Prediction]) -> list[Family]:
     """Every carbon_forecast_* metric that is about one job."""
     energy: Rows = []
     emissions: Rows = []
+    expected_energy: Rows = []
+    expected_emissions: Rows = []
     end: Rows = []
+    info: Rows = []
     for one in predictions:
         energy += _quantiles(one.training_job, one.energy.joules)
         end += _quantiles(one.training_job, one.energy.end_timestamp_seconds)
+        info.append(((one.training_job, one.energy.basis, one.group, one.emissions_basis), 1.0))
         if one.grams is not None:
             emissions += _quantiles(one.training_job, one.grams)
+        if one.energy.expected_joules is not None:
+            expected_energy += _quantiles(one.training_job, one.energy.expected_joules[:3])
+        if one.expected_grams is not None:
+            expected_emissions += _quantiles(one.training_job, one.expected_grams)
     return [
         Family(metrics.FORECAST_ENERGY, energy),
         Family(metrics.FORECAST_EMISSIONS, emissions),
+        Family(metrics.FORECAST_EXPECTED_ENERGY, expected_energy),
+        Family(metrics.FORECAST_EXPECTED_EMISSIONS, expected_emissions),
         Family(metrics.FORECAST_END, end),
         Family(metrics.FORECAST_EPOCH_ENERGY, [((one.training_job,), one.energy.epoch_joules) for one in predictions]),
-        Family(metrics.FORECAST_INFO, [((one.training_job, one.energy.basis, one.group), 1.0) for one in predictions]),
+        Family(metrics.FORECAST_INFO, info),
         Family(metrics.FORECAST_EPOCHS, [((one.training_job,), one.energy.epochs_observed) for one in predictions]),
         Family(metrics.FORECAST_TIMESTAMP, [((one.training_job,), one.made_seconds) for one in predictions]),
     ]
@@ -57,5 +73,5 @@ def service_families(
     ]
 
 
-def _quantiles(training_job: str, values: Quantiles) -> Rows:
+def _quantiles(training_job: str, values: tuple[float, ...]) -> Rows:
     return [((training_job, name), value) for name, value in zip(QUANTILES, values, strict=True)]

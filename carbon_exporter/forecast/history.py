@@ -98,6 +98,11 @@ class History:
         """How many runs are there."""
         return self._number("SELECT count(*) FROM runs")
 
+    def count_by_ending(self) -> dict[str, int]:
+        """How many runs ended in each way, as EndedRun.ending has it; those of which there are any."""
+        question = "SELECT ending, count(*) FROM runs GROUP BY ending"
+        return self._on_any(lambda connection: dict(connection.execute(question).fetchall()))
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()

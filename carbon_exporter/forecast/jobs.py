@@ -1,27 +1,50 @@
 """Follows each job from its first push to its end: what is known of it, its forecast, and what became of it."""
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from carbon_exporter.forecast import carbon, energy
+from carbon_exporter.forecast import energy
+from carbon_exporter.forecast.conformal import GroupCalibration
+from carbon_exporter.forecast.energy import Boundary, Quantiles
 from carbon_exporter.forecast.exposition import Prediction
+from carbon_exporter.forecast.gpus import Gpus
+from carbon_exporter.forecast.grams import Curves, grams_at_end
 from carbon_exporter.forecast.progress import History, Outcome, Point, Pushed, Track, judge
 from carbon_exporter.forecast.readings import Readings
-from carbon_exporter.forecast.scores import Scores
+from carbon_exporter.forecast.record import EndedRun, Ending
+from carbon_exporter.forecast.summary import ended_run, ending_of
 
 _log: Final = logging.getLogger("carbon_exporter.forecast")
 _IDLE_SECONDS: Final = 30.0
 _QUIET: Final[tuple[Outcome, ...]] = ("forecast", "finished", "no_epochs", "no_energy")
-_CURES: Final[dict[str, str]] = {
+_WITH_FORECAST: Final[tuple[Outcome, ...]] = ("forecast", "finished", "unit_mismatch")
+CURES: Final[dict[str, str]] = {
     "planned_missing": "push carbon_training_epochs_planned too",
     "invalid_value": "push epochs from 0 and a plan above 0, both up to 1e9",
     "stale_push": "its last push is too old: is it still running, and does it reach the Pushgateway?",
     "energy_went_back": "its joules fell: a node of it is gone, so that its total is unknown until its next run",
     "epochs_above_planned": "it has done more epochs than it planned: push both in the same unit",
     "epochs_went_back": "forecasts go on after its next epoch",
+    "unit_mismatch": "each push adds so many epochs that it would soon pass its plan: push both in the same unit",
     "epoch_end_skewed": "its epoch ends before it began or in the future: set its clock; the time seen stands in",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What forecasts are made with, beside the readings.
+
+    Attributes:
+        push_max_age_seconds: how old a push may be.
+        for_group: what ended runs of a group say.
+        curves: the intensity to come.
+    """
+
+    push_max_age_seconds: float
+    for_group: Callable[[str], GroupCalibration]
+    curves: Curves
 
 
 @dataclass(slots=True)
@@ -29,18 +52,32 @@ class Job:
     """One run of a training job.
 
     Attributes:
+        pushed: what the Pushgateway holds of it now.
+        last_pushed: the last that had a plan, for the record of a job whose pushes are gone.
+        gpus: that it holds.
         history_read: whether its past was asked for; once is enough.
-        ended_seconds: when it ended as intended (Unix time); None while it runs.
-        as_planned: it ended with all its planned epochs done, so that its forecasts can be scored.
+        seen_seconds: when the engine last knew anything of it (Unix time).
+        alive_seconds: when it last used energy or pushed.
+        gone_since: the first poll of all those since in which it did neither; None while it lives.
+        ended_seconds: when it ended, or was last alive where it was lost (Unix time); None while it runs.
+        ending: how.
+        recorded: whether it has been handed to the record, or need not be.
+        outcome: of the last poll that saw it.
     """
 
     name: str
     track: Track
     pushed: Pushed = field(default_factory=Pushed)
+    last_pushed: Pushed = field(default_factory=Pushed)
+    gpus: Gpus = field(default_factory=Gpus)
     history_read: bool = False
     seen_seconds: float = 0.0
+    alive_seconds: float = 0.0
+    gone_since: float | None = None
     ended_seconds: float | None = None
-    as_planned: bool = False
+    ending: Ending | None = None
+    recorded: bool = False
+    outcome: Outcome = "no_epochs"
     prediction: Prediction | None = None
     said: set[str] = field(default_factory=set)
 
@@ -48,43 +85,53 @@ class Job:
         """Whether `pushed` comes from a later run under the same name."""
         if pushed.start_seconds is not None and self.track.start_seconds is not None:
             return pushed.start_seconds != self.track.start_seconds
-        ended = self.ended_seconds is not None and pushed.finished_seconds is None
+        ended = self.ending in ("finished", "stopped") and pushed.finished_seconds is None
         completed, planned = pushed.epochs_completed, pushed.epochs_planned
         return ended and completed is not None and planned is not None and completed < planned
 
-    def observe(self, readings: Readings, now_seconds: float) -> None:
+    def observe(self, readings: Readings, now_seconds: float, push_max_age_seconds: float) -> None:
         """Take what one poll says of this job."""
         self.pushed = readings.pushed.get(self.name, self.pushed if self.ended_seconds is not None else Pushed())
         self.seen_seconds = now_seconds
-        joules = readings.joules.get(self.name)
+        if self.pushed.epochs_planned is not None:
+            self.last_pushed = self.pushed
+        joules, pushed_at = readings.joules.get(self.name), self.pushed.push_seconds
+        if joules is not None or (pushed_at is not None and now_seconds - pushed_at <= push_max_age_seconds):
+            self.alive_seconds, self.gone_since = now_seconds, None
+            if self.ending == "lost":
+                self.ending = self.ended_seconds = None
         if joules is not None and joules >= 0:
             scraped = readings.scraped_seconds.get(self.name, now_seconds)
-            self.track.add_point(Point(min(scraped, now_seconds), joules, readings.grams.get(self.name)))
+            grams, basis = readings.grams.get(self.name), readings.emissions_basis.get(self.name, "")
+            self.track.add_point(Point(min(scraped, now_seconds), joules, grams, basis))
+        if self.ended_seconds is None:
+            self.gpus.see(readings.gpus.get(self.name), now_seconds)
 
     def wants_history(self) -> bool:
         """Whether it began before this service saw it, so that its past is worth a query."""
-        pushed = self.pushed
-        running = pushed.start_seconds is not None and pushed.finished_seconds is None and self.ended_seconds is None
-        return running and bool(self.track.points) and not self.history_read
+        wanted = self.pushed.start_seconds is not None and self.ended_seconds is None and not self.recorded
+        return wanted and bool(self.track.points) and not self.history_read
 
     def remember(self, history: History) -> None:
         """Take the past."""
         self.track.fill(history)
 
-    def follow(self, readings: Readings, now_seconds: float, push_max_age_seconds: float) -> Outcome:
+    def follow(self, readings: Readings, now_seconds: float, knowledge: Knowledge) -> Outcome:
         """Bring the prediction up to date, and say what became of the job in this poll."""
-        outcome = judge(self.pushed, readings.joules.get(self.name), now_seconds, push_max_age_seconds)
-        if self.ended_seconds is not None:
+        outcome = judge(self.pushed, readings.joules.get(self.name), now_seconds, knowledge.push_max_age_seconds)
+        if self.ended_seconds is not None and self.ending != "lost":
             outcome = "finished"
+            self.track.place_marks()
         elif outcome in ("forecast", "finished", "stale_push"):
             outcome = self._progress(outcome, now_seconds)
         if outcome == "finished":
             self._end(now_seconds)
         elif outcome == "forecast":
-            outcome = self._predict(readings, now_seconds)
-        if outcome not in ("forecast", "finished"):
+            outcome = self._predict(readings, now_seconds, knowledge)
+        if outcome not in _WITH_FORECAST:
             self.prediction = None
         self.say(outcome)
+        self.outcome = outcome
         return outcome
 
     def say(self, what: str) -> None:
@@ -92,14 +139,34 @@ class Job:
         if what in _QUIET or what in self.said:
             return
         self.said.add(what)
-        _log.warning("training job %s: %s: %s", shown(self.name), what, _CURES[what])
+        _log.warning("training job %s: %s: %s", shown(self.name), what, CURES[what])
 
-    def close(self, scores: Scores) -> None:
-        """Score the job if it ended as planned; whatever else became of it says nothing of its forecasts."""
-        if self.as_planned and self.prediction is not None and self.prediction.energy.joules.median > 0:
-            scores.finish(self.name, self.prediction.energy.joules.median)
-        scores.forget(self.name)
-        self.prediction = None
+    def lose(self) -> None:
+        """It has been gone for too long: what it would have used by its end nobody will know."""
+        if self.ending is None:
+            self.ending, self.ended_seconds = "lost", self.alive_seconds
+            self.prediction = None
+
+    def ended_run(self) -> EndedRun | None:
+        """Its record; None while it runs, and where its energy or its epochs are not known."""
+        planned, ending, ended = self.last_pushed.epochs_planned, self.ending, self.ended_seconds
+        if ending is None or ended is None or not planned or planned <= 0:
+            return None
+        if not self.track.points or self.track.lost_energy:
+            return None
+        newest, start = self.track.points[-1], self.track.start_seconds
+        run = ended_run(
+            self.track.boundaries,
+            training_job=self.name,
+            group=self.last_pushed.group,
+            ending=ending,
+            ended_seconds=ended,
+            epochs_planned=planned,
+            joules=newest.joules,
+            grams=newest.grams,
+            gpus=self.gpus.held,
+        )
+        return run if run is None or start is None else replace(run, started_seconds=start)
 
     def _progress(self, outcome: Outcome, now_seconds: float) -> Outcome:
         completed, planned = self.pushed.epochs_completed, self.pushed.epochs_planned
@@ -129,7 +196,7 @@ class Job:
         if self.ended_seconds is None:
             finished = self.pushed.finished_seconds or self.pushed.epoch_end_seconds or now_seconds
             self.ended_seconds = min(finished, now_seconds)
-            self.as_planned = planned is not None and abs(completed - planned) <= 1e-6 * planned
+            self.ending = ending_of(completed, planned) if planned is not None else "stopped"
         if not self.track.points or self.track.lost_energy:
             self.prediction = None
             return
@@ -138,28 +205,40 @@ class Job:
             self.name,
             self.pushed.group,
             energy.measured(self.track.boundaries, newest.joules, self.ended_seconds, completed),
-            None if newest.grams is None else energy.Quantiles(newest.grams, newest.grams, newest.grams),
+            None if newest.grams is None else Quantiles(newest.grams, newest.grams, newest.grams),
+            newest.emissions_basis,
             now_seconds,
         )
 
-    def _predict(self, readings: Readings, now_seconds: float) -> Outcome:
+    def _predict(self, readings: Readings, now_seconds: float, knowledge: Knowledge) -> Outcome:
         track, planned = self.track, self.pushed.epochs_planned
         if track.lost_energy:
             return "energy_went_back"
         if planned is None or not track.points:
             return "no_energy"
         newest = track.points[-1]
-        forecast = energy.forecast(track.boundaries, planned, newest.joules, now_seconds)
+        here = Boundary(self.pushed.epochs_completed or 0.0, now_seconds, newest.joules)
+        forecast = energy.forecast(
+            track.boundaries or [here],
+            planned,
+            newest.joules,
+            now_seconds,
+            knowledge.for_group(self.pushed.group),
+            change_seconds=self.gpus.change_seconds,
+            gpus=self.gpus.held,
+        )
         if forecast is None:
             return "epochs_went_back" if track.went_back and len(track.boundaries) < 2 else "no_epochs"
-        rate = carbon.job_grams_per_joule(track.points)
-        if rate is None:
-            rate = carbon.grid_grams_per_joule(readings.grams_per_kilowatt_hour, readings.pue_ratio)
-        grams = None
-        if rate is not None and newest.grams is not None:
-            grams = carbon.forecast(forecast.joules, newest.joules, newest.grams, rate)
-        self.prediction = Prediction(self.name, self.pushed.group, forecast, grams, now_seconds)
-        return "forecast"
+        joules, ends = forecast.joules, forecast.end_timestamp_seconds
+        grams = grams_at_end(self.name, track, joules, ends, readings=readings, curves=knowledge.curves)
+        basis = "" if grams is None else newest.emissions_basis
+        self.prediction = Prediction(self.name, self.pushed.group, forecast, grams, basis, now_seconds)
+        likely, end = forecast.expected_joules, forecast.expected_end_timestamp_seconds
+        if grams is not None and likely is not None and end is not None:
+            joules, ends = Quantiles(*likely[:3]), Quantiles(*end[:3])
+            expected_grams = grams_at_end(self.name, track, joules, ends, readings=readings, curves=knowledge.curves)
+            self.prediction = replace(self.prediction, expected_grams=expected_grams)
+        return "unit_mismatch" if track.counts_in_another_unit(planned) else "forecast"
 
 
 def shown(name: str) -> str:

@@ -20,6 +20,7 @@ Outcome = Literal[
     "energy_went_back",
     "epochs_above_planned",
     "epochs_went_back",
+    "unit_mismatch",
     "too_many_jobs",
 ]
 MOST_BOUNDARIES: Final = 64
@@ -27,6 +28,12 @@ _MOST_POINTS: Final = 64
 _MOST_EPOCHS: Final = 1e9
 _SAME: Final = 1e-9
 _LATE_FIRST_SCRAPE_SECONDS: Final = 120.0
+_BOUNDARIES_KEPT: Final = 21
+"""The first, up to which ended runs are scored one by one."""
+_ONE_PUSH_SECONDS: Final = 150.0
+"""Progress that has stood still for longer than two scrapes, and then steps on, has done so in one push."""
+_LARGE_STEP: Final = 10.0
+_FEWEST_STEPS: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +46,17 @@ class Pushed:
     start_seconds: float | None = None
     finished_seconds: float | None = None
     push_seconds: float | None = None
+    budget_grams: float | None = None
     group: str = ""
 
 
 class Point(NamedTuple):
-    """Energy and emissions in total, as scraped at one moment."""
+    """Energy and emissions in total, as scraped at one moment, and what the intensity behind the grams counted."""
 
     seconds: float
     joules: float
     grams: float | None = None
+    emissions_basis: str = ""
 
 
 class Mark(NamedTuple):
@@ -71,7 +80,7 @@ class Track:
 
     Epochs end between scrapes, and their pushes come late. So each mark waits until energy has been scraped after
     it, and its joules are interpolated between the points on both sides. Boundaries are bounded: where they grow
-    too many, every second one in the middle is let go.
+    too many, every second one after the first 21 is let go.
     """
 
     start_seconds: float | None = None
@@ -83,6 +92,13 @@ class Track:
     """The joules went back: a node's counter is gone, and the sum says too little for the rest of this run."""
     _waiting: deque[Mark] = field(default_factory=lambda: deque(maxlen=MOST_BOUNDARIES))
     _last_epochs: float = 0.0
+    _stepped_seconds: float = 0.0
+    _smallest_step: float = 0.0
+    """Of the epochs done from one push to the next; 0 while none is known."""
+
+    def counts_in_another_unit(self, epochs_planned: float) -> bool:
+        """Whether each push adds so much that the plan would be passed with the third: steps of a plan in epochs."""
+        return self._smallest_step >= _LARGE_STEP and epochs_planned < _FEWEST_STEPS * self._smallest_step
 
     def add_point(self, point: Point) -> None:
         """Take the newest energy; one that is no newer than the last says nothing."""
@@ -94,14 +110,19 @@ class Track:
     def add_progress(self, epochs: float, end_seconds: float | None, now_seconds: float) -> bool:
         """Take pushed progress; True where its time cannot be right, and the time it was seen stands in for it."""
         if self._last_epochs * (1 - _SAME) <= epochs <= self._last_epochs * (1 + _SAME):
+            self._stepped_seconds = self._stepped_seconds or now_seconds
             return False
         if epochs < self._last_epochs:
             self.went_back = True
+            self._smallest_step = 0.0
             self._drop_boundaries()
         elif end_seconds is not None and end_seconds == self.start_seconds:
             # Resumed from a checkpoint: an earlier run has paid for these epochs.
             self._drop_boundaries()
-        self._last_epochs = epochs
+        elif 0 < self._stepped_seconds < now_seconds - _ONE_PUSH_SECONDS:
+            step = epochs - self._last_epochs
+            self._smallest_step = min(self._smallest_step or step, step)
+        self._last_epochs, self._stepped_seconds = epochs, now_seconds
         earliest = max(self._latest_seconds(), (self.start_seconds or 0.0) - 1)
         plausible = end_seconds is not None and earliest < end_seconds <= now_seconds
         self._waiting.append(Mark(epochs, end_seconds if plausible and end_seconds is not None else now_seconds))
@@ -118,7 +139,7 @@ class Track:
             self.lost_energy = True
         known = [*_before(points, history.points), *points]
         seen = [*(Mark(old.epochs, old.seconds) for old in self.boundaries if old.epochs > 0), *self._waiting]
-        self.boundaries, self._last_epochs = [], 0.0
+        self.boundaries, self._last_epochs, self._stepped_seconds = [], 0.0, 0.0
         self._waiting.clear()
         self._begin(known)
         for mark in [*history.marks, *seen]:
@@ -159,7 +180,7 @@ class Track:
             if mark.seconds >= between[0].seconds:
                 self.boundaries.append(Boundary(mark.epochs, mark.seconds, _joules_at(mark.seconds, between)))
         if len(self.boundaries) > MOST_BOUNDARIES:
-            self.boundaries[2:-1] = self.boundaries[3:-1:2]
+            self.boundaries[_BOUNDARIES_KEPT:-1] = self.boundaries[_BOUNDARIES_KEPT + 1 : -1 : 2]
 
 
 def _falls(points: Iterable[Point]) -> bool:

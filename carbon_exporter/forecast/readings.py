@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from carbon_exporter import metrics
+from carbon_exporter.forecast.carbon import power_by_zone
 from carbon_exporter.forecast.progress import History, Mark, Point, Pushed
 from carbon_exporter.forecast.promql import Client, Sample
 
@@ -17,8 +18,12 @@ _PUSHED: Final = {
     metrics.EPOCH_END.name: "epoch_end_seconds",
     metrics.TRAINING_START.name: "start_seconds",
     metrics.TRAINING_FINISHED.name: "finished_seconds",
+    metrics.EMISSIONS_BUDGET.name: "budget_grams",
     metrics.PUSH_TIME: "push_seconds",
 }
+MIXED: Final = "mixed"
+"""The basis of a sum of grams of several bases, as alerts/recording.yaml has it."""
+_REGEX_CHARACTERS: Final = frozenset("\\.+*?()|[]{}^$")
 _MOST_STEPS: Final = 500
 _BEFORE_START_SECONDS: Final = 60.0
 _LONGEST_HISTORY_SECONDS: Final = 30 * 86_400.0
@@ -31,14 +36,19 @@ class Readings:
     pushed: Mapping[str, Pushed] = field(default_factory=dict)
     joules: Mapping[str, float] = field(default_factory=dict)
     grams: Mapping[str, float] = field(default_factory=dict)
+    emissions_basis: Mapping[str, str] = field(default_factory=dict)
+    """What the intensity behind the grams counted; "mixed" where grams of several bases are added."""
     scraped_seconds: Mapping[str, float] = field(default_factory=dict)
     """When the joules were scraped; of a job on several nodes the mean."""
+    gpus: Mapping[str, float] = field(default_factory=dict)
+    zones: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Share of the job's power in each grid zone, times the PUE there; "" is a zone that is not known."""
     grams_per_kilowatt_hour: float | None = None
     pue_ratio: float | None = None
 
 
 def read(client: Client, now_seconds: float) -> Readings:
-    """Everything of one poll, in five queries.
+    """Everything of one poll, in eight queries.
 
     Raises:
         PromQLError: one of them failed; there are no half readings.
@@ -50,14 +60,38 @@ def read(client: Client, now_seconds: float) -> Readings:
     grid = client.query(f'avg by (__name__) ({{__name__=~"{grid_names}",signal=~"(average)?"}})', now_seconds)
     by_name = {sample.labels.get("__name__", ""): sample.value for sample in grid}
     pushed = f'max by (__name__, training_job, group) ({{__name__=~"{names}",training_job!=""}})'
+    # A node whose last scrape failed still counts: its GPUs have not gone.
+    gpus = f"sum by (training_job) (last_over_time({metrics.JOB_GPUS.name}[{_LOOKBACK}]))"
+    grams = _by_basis(client.query(_sum(emissions, by="training_job, basis"), now_seconds))
     return Readings(
         pushed=_pushed(client.query(pushed, now_seconds)),
         joules=_by_job(client.query(_sum(energy), now_seconds)),
-        grams=_by_job(client.query(_sum(emissions), now_seconds)),
+        grams={job: sum(parts.values()) for job, parts in grams.items()},
+        emissions_basis={job: _basis_of(parts) for job, parts in grams.items()},
         scraped_seconds=_by_job(client.query(f"avg by (training_job) (timestamp({energy}))", now_seconds)),
+        gpus=_by_job(client.query(gpus, now_seconds)),
+        zones=_read_zones(client, now_seconds),
         grams_per_kilowatt_hour=by_name.get(metrics.INTENSITY.name),
         pue_ratio=by_name.get(metrics.PUE.name),
     )
+
+
+def _read_zones(client: Client, now_seconds: float) -> dict[str, dict[str, float]]:
+    """Where each job's power is drawn: its nodes' scrapes say their zone and PUE under the same label instance."""
+    rate = f'rate({metrics.JOB_ENERGY.name}{{training_job!=""}}[{_LOOKBACK}])'
+    watts: dict[str, dict[str, float]] = {}
+    for sample in client.query(f"sum by (training_job, instance) ({rate})", now_seconds):
+        watts.setdefault(sample.labels.get("training_job", ""), {})[sample.labels.get("instance", "")] = sample.value
+    names = f"{metrics.NODE_GRID_ZONE.name}|{metrics.PUE.name}"
+    zones: dict[str, str] = {}
+    pue: dict[str, float] = {}
+    for sample in client.query(f'max by (__name__, instance, grid_zone) ({{__name__=~"{names}"}})', now_seconds):
+        node = sample.labels.get("instance", "")
+        if sample.labels.get("__name__") == metrics.PUE.name:
+            pue[node] = sample.value
+        else:
+            zones[node] = sample.labels.get("grid_zone", "")
+    return power_by_zone(watts, zones, pue)
 
 
 def read_pushed(client: Client, at_seconds: float, lookback_seconds: int) -> dict[str, Pushed]:
@@ -82,24 +116,75 @@ def read_history(client: Client, training_job: str, start_seconds: float, now_se
     job = f'training_job="{metrics.escape_label(training_job)}"'
     epochs, ends = metrics.EPOCHS_COMPLETED.name, metrics.EPOCH_END.name
     expression = f'{_sum(metrics.JOB_ENERGY.name, job)} or max by (__name__) ({{__name__=~"{epochs}|{ends}",{job}}})'
-    values: dict[str, dict[float, float]] = {}
-    for series in client.query_range(expression, start, now_seconds, step):
-        values[series.labels.get("__name__", "")] = dict(series.points)
+    values = {
+        series.labels.get("__name__", ""): dict(series.points)
+        for series in client.query_range(expression, start, now_seconds, step)
+    }
+    return _history(values, start_seconds)
+
+
+def read_histories(client: Client, starts: Mapping[str, float], now_seconds: float) -> dict[str, History]:
+    """The past of several runs (training job -> its start) that began at about the same time, in two queries.
+
+    Raises:
+        PromQLError: a query failed.
+    """
+    oldest = min(starts.values())
+    start = max(oldest - _BEFORE_START_SECONDS, now_seconds - _LONGEST_HISTORY_SECONDS)
+    step = max(1.0, math.ceil((now_seconds - start) / _MOST_STEPS))
+    jobs = f'training_job=~"{metrics.escape_label("|".join(map(_escape_regex, starts)))}"'
+    pushed = f"{metrics.EPOCHS_COMPLETED.name}|{metrics.EPOCH_END.name}"
+    values: dict[str, dict[str, dict[float, float]]] = {job: {} for job in starts}
+    for expression in (
+        _sum(metrics.JOB_ENERGY.name, jobs),
+        f'max by (__name__, training_job) ({{__name__=~"{pushed}",{jobs}}})',
+    ):
+        for series in client.query_range(expression, start, now_seconds, step):
+            of_job = values.get(series.labels.get("training_job", ""))
+            if of_job is not None:
+                of_job[series.labels.get("__name__", "")] = dict(series.points)
+    return {job: _history(values[job], starts[job]) for job in starts}
+
+
+def _escape_regex(name: str) -> str:
+    """`name` as RE2 matches it and nothing else (https://github.com/google/re2/wiki/Syntax)."""
+    return "".join(f"\\{character}" if character in _REGEX_CHARACTERS else character for character in name)
+
+
+def _history(values: Mapping[str, Mapping[float, float]], start_seconds: float) -> History:
+    """From the values of a run by time: its joules under "", what it pushed under the name of the metric."""
+    begin = start_seconds - _BEFORE_START_SECONDS
+    ends = values.get(metrics.EPOCH_END.name, {})
     marks: list[Mark] = []
-    for seen, completed in sorted(values.get(epochs, {}).items()):
+    for seen, completed in sorted(values.get(metrics.EPOCHS_COMPLETED.name, {}).items()):
         # What an earlier run of this name left in the Pushgateway ended before this one began.
-        end = values.get(ends, {}).get(seen, seen)
+        end = ends.get(seen, seen)
         if end > start_seconds and completed > 0 and (not marks or completed != marks[-1].epochs):
             marks.append(Mark(completed, min(end, seen)))
-    return History([Point(*point) for point in sorted(values.get("", {}).items())], marks)
+    return History([Point(*point) for point in sorted(values.get("", {}).items()) if point[0] >= begin], marks)
 
 
-def _sum(name: str, matcher: str = 'training_job!=""') -> str:
-    return f"sum by (training_job) (last_over_time({name}{{{matcher}}}[{_LOOKBACK}]))"
+def _sum(name: str, matcher: str = 'training_job!=""', by: str = "training_job") -> str:
+    return f"sum by ({by}) (last_over_time({name}{{{matcher}}}[{_LOOKBACK}]))"
 
 
 def _by_job(samples: list[Sample]) -> dict[str, float]:
     return {job: sample.value for sample in samples if (job := sample.labels.get("training_job", ""))}
+
+
+def _by_basis(samples: list[Sample]) -> dict[str, dict[str, float]]:
+    """Grams by training job and basis."""
+    grams: dict[str, dict[str, float]] = {}
+    for sample in samples:
+        if job := sample.labels.get("training_job", ""):
+            grams.setdefault(job, {})[sample.labels.get("basis", "")] = sample.value
+    return grams
+
+
+def _basis_of(grams: Mapping[str, float]) -> str:
+    """The one basis of which there are grams; any where there are none yet."""
+    counted = [basis for basis, amount in grams.items() if amount > 0]
+    return MIXED if len(counted) > 1 else next(iter(counted or grams))
 
 
 def _pushed(samples: list[Sample]) -> dict[str, Pushed]:

@@ -10,18 +10,21 @@ from typing import Final, get_args
 
 from carbon_exporter import metrics
 from carbon_exporter.forecast.exposition import job_families, service_families
+from carbon_exporter.forecast.grams import Curves
 from carbon_exporter.forecast.grid_history import GridHistory
-from carbon_exporter.forecast.jobs import Job
-from carbon_exporter.forecast.progress import History, Outcome, Pushed, Track, keep_most_telling
+from carbon_exporter.forecast.jobs import Job, Knowledge
+from carbon_exporter.forecast.learning import Learning
+from carbon_exporter.forecast.past import look_up
+from carbon_exporter.forecast.progress import Outcome, Pushed, Track, keep_most_telling
 from carbon_exporter.forecast.promql import Client, PromQLError
-from carbon_exporter.forecast.readings import Readings, read, read_history
-from carbon_exporter.forecast.scores import Scores
+from carbon_exporter.forecast.readings import Readings, read
+from carbon_exporter.forecast.scores import Accuracy
 from carbon_exporter.forecast.settings import Settings, open_session
+from carbon_exporter.forecast.view import JobView, view_of
 from carbon_exporter.grid.exposition import grid_families
 from carbon_exporter.grid.grid import Grid
 
 _log: Final = logging.getLogger("carbon_exporter.forecast")
-_MOST_HISTORIES_A_POLL: Final = 50
 _FORGOTTEN_AFTER_SECONDS: Final = 3600.0
 
 
@@ -45,7 +48,7 @@ class Service:
         settings: see Settings.
         client: the engine.
         clock: Unix seconds.
-        grid: whose intensities stand on the page too, whatever the engine does.
+        grid: whose outlooks the grams are forecast with; its intensities stand on the page, whatever the engine does.
     """
 
     def __init__(
@@ -61,7 +64,10 @@ class Service:
         self._grid = grid
         self._grid_history = GridHistory(client, grid.zones.values() if grid is not None else ())
         self._jobs: dict[str, Job] = {}
-        self._scores = Scores()
+        self._learning = Learning(settings.history_file)
+        self._curves = Curves(grid, clock())
+        self._views: tuple[JobView, ...] = ()
+        self._accuracy: tuple[Accuracy, ...] = ()
         self._outcomes: Counter[Outcome] = Counter()
         self._last_poll_seconds: float | None = None
         self._failing = ""
@@ -71,7 +77,18 @@ class Service:
         self._page = self._renderer.render(self._families)
 
     def run(self, stop: threading.Event, after_poll: Callable[[bytes], None] = lambda _page: None) -> None:
-        """Poll until `stop` is set; `after_poll` gets each finished page."""
+        """Poll until `stop` is set; `after_poll` gets each finished page.
+
+        Raises:
+            ConfigurationError: the record of ended runs is no use.
+        """
+        self._learning.open()
+        try:
+            self._poll_until(stop, after_poll)
+        finally:
+            self._learning.close()
+
+    def _poll_until(self, stop: threading.Event, after_poll: Callable[[bytes], None]) -> None:
         while not stop.is_set():
             began = self._clock()
             try:
@@ -90,6 +107,14 @@ class Service:
     def page(self) -> bytes:
         """`families()` as Prometheus text, rendered once per poll."""
         return self._page
+
+    def views(self) -> tuple[JobView, ...]:
+        """Every job as the last poll left it, by name; the same object until the next poll."""
+        return self._views
+
+    def accuracy(self) -> tuple[Accuracy, ...]:
+        """How right forecasts have been, by basis and epochs observed."""
+        return self._accuracy
 
     def ready(self) -> bool:
         """Whether one poll has been complete."""
@@ -110,20 +135,25 @@ class Service:
             self._read_grid_history(now_seconds)
         self._families = self._make_families(now_seconds)
         self._page = self._renderer.render(self._families)
+        self._views = tuple(view_of(job) for _, job in sorted(self._jobs.items()))
+        self._accuracy = self._learning.accuracy()
         return self._families
 
     def _follow(self, readings: Readings, now_seconds: float) -> None:
+        self._learning.open()
         seen = self._choose(readings)
+        longest = self._settings.push_max_age_seconds
         for name in seen:
-            self._current_run(name, readings).observe(readings, now_seconds)
-        self._read_histories(seen, now_seconds)
+            self._current_run(name, readings).observe(readings, now_seconds, longest)
+        try:
+            look_up(self._client, [self._jobs[name] for name in seen], now_seconds)
+        except PromQLError as error:
+            self._note_failure(error)
+        self._curves = Curves(self._grid, now_seconds, self._curves)
+        knowledge = Knowledge(longest, self._learning.for_group, self._curves)
         for name in seen:
-            outcome = self._jobs[name].follow(readings, now_seconds, self._settings.push_max_age_seconds)
-            self._outcomes[outcome] += 1
-            prediction = self._jobs[name].prediction
-            if outcome == "forecast" and prediction is not None:
-                self._scores.note(name, prediction.energy)
-        self._drop_old(set(seen), now_seconds)
+            self._outcomes[self._jobs[name].follow(readings, now_seconds, knowledge)] += 1
+        self._close_ended(set(seen), now_seconds)
 
     def _choose(self, readings: Readings) -> list[str]:
         names = {*readings.pushed, *readings.joules}
@@ -145,27 +175,15 @@ class Service:
         job = self._jobs.get(name)
         pushed = readings.pushed.get(name, Pushed())
         if job is not None and job.is_succeeded_by(pushed):
-            job.close(self._scores)
+            self._record(job)
             job = None
         if job is None:
             job = self._jobs[name] = Job(name, Track())
+            start, finished = pushed.start_seconds, pushed.finished_seconds
+            job.recorded = start is not None and finished is not None and self._learning.knows(name, start)
         if pushed.start_seconds is not None:
             job.track.start_seconds = pushed.start_seconds
         return job
-
-    def _read_histories(self, names: list[str], now_seconds: float) -> None:
-        """The past of jobs seen for the first time; one that cannot be had is not asked for again."""
-        wanting = [self._jobs[name] for name in names if self._jobs[name].wants_history()]
-        for job in wanting[:_MOST_HISTORIES_A_POLL]:
-            job.history_read = True
-            history = History((), ())
-            try:
-                history = read_history(self._client, job.name, job.track.start_seconds or 0.0, now_seconds)
-            except PromQLError as error:
-                self._note_failure(error)
-            job.remember(history)
-            if self._failing in ("unreachable", "timeout"):
-                return
 
     def _read_grid_history(self, now_seconds: float) -> None:
         try:
@@ -173,17 +191,31 @@ class Service:
         except PromQLError as error:
             self._note_failure(error)
 
-    def _drop_old(self, seen: set[str], now_seconds: float) -> None:
+    def _close_ended(self, seen: set[str], now_seconds: float) -> None:
+        """Record what has ended or was lost, and forget what is gone.
+
+        How long a job is gone counts from the first poll that missed it: while the engine is away, nothing is lost.
+        """
         for name, job in list(self._jobs.items()):
-            if job.ended_seconds is None and name not in seen:
+            if job.alive_seconds < now_seconds and job.gone_since is None:
+                job.gone_since = now_seconds
+            if name not in seen and job.ended_seconds is None:
                 job.prediction = None
-            elif job.ended_seconds is not None:
-                age = now_seconds - job.ended_seconds
-                if age > self._settings.ended_jobs_kept_seconds:
-                    job.close(self._scores)
-            if now_seconds - job.seen_seconds > _FORGOTTEN_AFTER_SECONDS:
-                job.close(self._scores)
+            is_gone = job.gone_since is not None and now_seconds - job.gone_since > _FORGOTTEN_AFTER_SECONDS
+            if is_gone:
+                job.lose()
+            ended = job.ended_seconds
+            if is_gone or (ended is not None and now_seconds - ended > self._settings.ended_jobs_kept_seconds):
+                self._record(job)
+                job.prediction = None
+            if is_gone and name not in seen:
                 del self._jobs[name]
+
+    def _record(self, job: Job) -> None:
+        run = None if job.recorded else job.ended_run()
+        if run is not None:
+            self._learning.add(run)
+        job.recorded = job.recorded or job.ending is not None
 
     def _note_failure(self, error: PromQLError) -> None:
         if self._failing != error.reason:
@@ -194,7 +226,7 @@ class Service:
         predictions = [job.prediction for _, job in sorted(self._jobs.items()) if job.prediction is not None]
         return [
             *job_families(predictions),
-            *self._scores.families(),
+            *self._learning.families(),
             *service_families(self._outcomes, self._client.errors, self._last_poll_seconds),
             *(grid_families(self._grid, now_seconds) if self._grid is not None else ()),
         ]

@@ -1,9 +1,20 @@
 """What the service knows of one job at one moment, for its JSON API and its page. Pure."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from carbon_exporter.forecast.energy import Forecast, Quantiles
+from carbon_exporter.forecast.energy import Forecast, Quantiles, Warn
+from carbon_exporter.forecast.jobs import CURES, Job
 from carbon_exporter.forecast.progress import Outcome
+
+_WARNINGS: Final[Mapping[Warn, str]] = {
+    "no_epoch_seen": "Its first epoch is not done yet: this is how the ended runs of its group went.",
+    "one_epoch_seen": "Less than two epochs have been seen: the first is often dearer or cheaper than the others.",
+    "kind_never_seen": "No run of its group has ended yet: how wrong its forecast can be is not known.",
+    "change_not_seen": "Its number of GPUs changed, and no epoch has been seen since.",
+    "unlike_ended_runs": "After its first epoch it went on as no ended run did.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +52,39 @@ class JobView:
     epochs: tuple[tuple[float, float, float], ...]
     made_seconds: float | None
     warnings: tuple[str, ...]
+
+
+def view_of(job: Job) -> JobView:
+    """`job` as the last poll left it."""
+    pushed, prediction = job.pushed, job.prediction
+    newest = job.track.points[-1] if job.track.points else None
+    forecast = None if prediction is None else prediction.energy
+    likely = None if forecast is None else forecast.expected_joules
+    return JobView(
+        training_job=job.name,
+        group=pushed.group,
+        outcome=job.outcome,
+        epochs_completed=pushed.epochs_completed,
+        epochs_planned=pushed.epochs_planned,
+        started_seconds=job.track.start_seconds,
+        ended_seconds=job.ended_seconds,
+        joules=None if newest is None else newest.joules,
+        grams=None if newest is None else newest.grams,
+        emissions_basis="" if newest is None or newest.grams is None else newest.emissions_basis,
+        budget_grams=pushed.budget_grams,
+        forecast=forecast,
+        forecast_grams=None if prediction is None else prediction.grams,
+        expected_joules=None if likely is None else Quantiles(*likely[:3]),
+        expected_grams=None if prediction is None else prediction.expected_grams,
+        epochs=tuple(job.track.boundaries),
+        made_seconds=None if prediction is None else prediction.made_seconds,
+        warnings=tuple(_warnings(job)),
+    )
+
+
+def _warnings(job: Job) -> Iterator[str]:
+    if job.outcome in CURES:
+        yield f"{job.outcome}: {CURES[job.outcome]}."
+    if job.prediction is not None:
+        for warning in job.prediction.energy.warnings:
+            yield _WARNINGS.get(warning, warning)

@@ -3,7 +3,6 @@
 docs/forecast.md, "API", shows both answers. Grams are per kilowatt-hour, times are Unix seconds.
 """
 
-import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,31 +21,15 @@ from carbon_exporter.grid.outlook import Outlook
 from carbon_exporter.grid.zone import Zone
 from carbon_exporter.model import Json, Span
 from carbon_exporter.timeline import Timeline
-from carbon_exporter.web.site import Page, accepts_gzip
+from carbon_exporter.web.json_api import ApiError, checked, number, parameters, sent, tag_of
+from carbon_exporter.web.site import Page
 
 INTENSITY_PATH: Final = "/api/v1/intensity"
 ADVICE_PATH: Final = "/api/v1/advice"
 PAST_SECONDS: Final = 6 * 3600.0
-RETRY_SECONDS: Final = 10
 SIGNALS: Final = ("average", "marginal")
 _LAST_SECONDS: Final = 253_402_300_800.0
 """JSON has no infinity: the end of the year 9999 stands for it."""
-_TYPE: Final = "application/json"
-
-
-class ApiError(Exception):
-    """An answer other than 200; the message is one line for who asked."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-    def response(self) -> Response:
-        """As it is sent."""
-        headers = {"Cache-Control": "no-store"}
-        if self.status == 503:
-            headers["Retry-After"] = str(RETRY_SECONDS)
-        return Response(orjson.dumps({"error": str(self)}), self.status, headers, _TYPE)
 
 
 @dataclass(frozen=True)
@@ -79,33 +62,27 @@ class Api:
 
     def intensity(self, request: Request) -> Response:
         """`GET /api/v1/intensity?zone=DE&signal=average`; without `zone` the list of those served."""
-        try:
-            asked = _parameters(request, "zone", "signal")
-            if "zone" not in asked:
-                return _sent(request, Page(orjson.dumps({"zones": self._list()})))
-            answer = self._answer(self._zone(asked))
-        except ApiError as error:
-            return error.response()
-        return _sent(request, answer.page, answer.tag)
+        asked = parameters(request, "zone", "signal")
+        if "zone" not in asked:
+            return sent(request, Page(orjson.dumps({"zones": self._list()})))
+        answer = self._answer(self._zone(asked))
+        return sent(request, answer.page, answer.tag)
 
     def advice(self, request: Request) -> Response:
         """`GET /api/v1/advice?zone=DE&hours=8&kilowatts=3`, with `deadline_seconds` if the job must end by then."""
+        asked = parameters(request, "zone", "signal", "hours", "kilowatts", "deadline_seconds")
+        zone = self._zone(asked)
+        hours, kilowatts = number(asked, "hours"), number(asked, "kilowatts")
+        deadline = number(asked, "deadline_seconds") if "deadline_seconds" in asked else None
+        now = self._clock()
+        outlook, timeline = zone.outlook(now), zone.timeline(now)
+        if timeline is None or outlook is None:
+            raise _nothing_known(zone)
         try:
-            asked = _parameters(request, "zone", "signal", "hours", "kilowatts", "deadline_seconds")
-            zone = self._zone(asked)
-            hours, kilowatts = _number(asked, "hours"), _number(asked, "kilowatts")
-            deadline = _number(asked, "deadline_seconds") if "deadline_seconds" in asked else None
-            now = self._clock()
-            outlook, timeline = zone.outlook(now), zone.timeline(now)
-            if timeline is None or outlook is None:
-                raise _nothing_known(zone)
-            try:
-                advice = advise(outlook, hours, kilowatts, deadline, now, self._pue)
-            except ValueError as error:
-                raise ApiError(400, str(error)) from None
-        except ApiError as error:
-            return error.response()
-        return _sent(request, Page(orjson.dumps({**advice.to_json(), **_source(zone, timeline, now)})))
+            advice = advise(outlook, hours, kilowatts, deadline, now, self._pue)
+        except ValueError as error:
+            raise ApiError(400, str(error)) from None
+        return sent(request, Page(orjson.dumps({**advice.to_json(), **_source(zone, timeline, now)})))
 
     def _zone(self, asked: Mapping[str, str]) -> Zone:
         name, signal = asked.get("zone"), asked.get("signal", "average")
@@ -142,15 +119,14 @@ class Api:
             answer = self._answers.get(key)
             if answer is None or answer.timeline is not timeline or answer.outlook is not outlook:
                 body = orjson.dumps(_told(zone, timeline, outlook, now))
-                tag = hashlib.blake2b(body, digest_size=12).hexdigest()
-                answer = self._answers[key] = _Answer(timeline, outlook, Page(body), tag)
+                answer = self._answers[key] = _Answer(timeline, outlook, Page(body), tag_of(body))
             return answer
 
 
 def routes(grid: Grid, pue: float, clock: Callable[[], float]) -> list[Route]:
     """The routes of the API, for web.site.Site; arguments as of Api."""
     api = Api(grid, pue, clock)
-    return [Route(INTENSITY_PATH, api.intensity), Route(ADVICE_PATH, api.advice)]
+    return [Route(INTENSITY_PATH, checked(api.intensity)), Route(ADVICE_PATH, checked(api.advice))]
 
 
 def _told(zone: Zone, timeline: Timeline, outlook: Outlook | None, now_seconds: float) -> Json:
@@ -218,43 +194,3 @@ def _short(grams: float | None) -> float | None:
 
 def _nothing_known(zone: Zone) -> ApiError:
     return ApiError(503, f"nothing is known of zone {zone.name!r} yet: its provider is being asked; ask again")
-
-
-def _parameters(request: Request, *known: str) -> dict[str, str]:
-    pairs = request.query_params.multi_items()
-    for name, _ in pairs:
-        if name not in known:
-            raise ApiError(400, f"{name[:50]!r} is no parameter here; known: {', '.join(known)}")
-    if len(dict(pairs)) < len(pairs):
-        raise ApiError(400, "a parameter is given twice: give it once")
-    return dict(pairs)
-
-
-def _number(asked: Mapping[str, str], name: str) -> float:
-    if name not in asked:
-        raise ApiError(400, f"{name} is missing: give a number")
-    try:
-        return float(asked[name])
-    except ValueError:
-        raise ApiError(400, f"{name} is {asked[name][:50]!r}: give a number") from None
-
-
-def _sent(request: Request, page: Page, tag: str = "") -> Response:
-    """`page`, compressed where that is taken; nothing but its tag where the client has it already (RFC 9110, 13.1.2).
-
-    The compressed body is another representation, so it has a tag of its own.
-    """
-    compressed = accepts_gzip(request.headers.get("accept-encoding", ""))
-    headers = {"Vary": "Accept-Encoding", "Cache-Control": "no-cache"}
-    if tag:
-        headers["ETag"] = f'"{tag}-gzip"' if compressed else f'"{tag}"'
-        if _has(request.headers.get("if-none-match", ""), tag):
-            return Response(None, 304, headers)
-    if compressed:
-        headers["Content-Encoding"] = "gzip"
-    return Response(page.gzipped if compressed else page.plain, 200, headers, _TYPE)
-
-
-def _has(if_none_match: str, tag: str) -> bool:
-    known = {item.strip().removeprefix("W/") for item in if_none_match.split(",")}
-    return bool(known & {"*", f'"{tag}"', f'"{tag}-gzip"'})

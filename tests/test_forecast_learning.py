@@ -1,0 +1,353 @@
+"""The running service learns: ended runs, their group's forecasts, zones, GPUs, units; on a scripted engine."""
+
+import pytest
+from grid_scripts import HOUR, T0, Clockwork, ScriptedProvider, hourly
+from test_forecast_service import Cluster, outcome_of, serving, values_of
+
+from carbon_exporter import metrics
+from carbon_exporter.forecast.history import History
+from carbon_exporter.forecast.service import build
+from carbon_exporter.forecast.settings import Settings
+from carbon_exporter.grid.grid import Grid
+
+
+@pytest.fixture
+def cluster():
+    return Cluster()
+
+
+@pytest.fixture
+def make_service(cluster, tmp_path):
+    with serving(cluster.answer) as url:
+        made = []
+
+        def make(grid=None, **settings):
+            settings.setdefault("history_file", tmp_path / "history.sqlite")
+            made.append(build(Settings(prometheus_url=url, **settings), {}, grid))
+            return made[-1]
+
+        yield make
+        for service in made:
+            service._learning.close()
+            service._client._session.close()
+
+
+def step(cluster, job, now, started, *, watts=100.0, planned=10.0, group="bert", **more):
+    """A job of 100 W in epochs of 60 s, scraped and pushed at `now`."""
+    done = min(planned, (now - started) // 60)
+    joules = watts * min(now - started, 60 * planned)
+    start = {metrics.TRAINING_START.name: started}
+    cluster.step(now, job, joules=joules, epochs=done, end=started + 60 * done, planned=planned, **start, **more)
+    cluster.groups[job] = group
+
+
+def run(cluster, service, job, started, upto=10, **more):
+    """Polled every 30 s up to 30 s after epoch `upto`; the last families."""
+    for now in range(started + 30, started + 60 * upto + 31, 30):
+        step(cluster, job, now, started, **more)
+        families = service.poll(now)
+    return families
+
+
+def finish(cluster, service, job, started, upto=10, **more):
+    """A run that ends as intended after `upto` epochs, is recorded, and is gone."""
+    run(cluster, service, job, started, upto, **more)
+    end = started + 60 * upto
+    step(cluster, job, end + 30, started, **more)
+    cluster.pushed[job][metrics.TRAINING_FINISHED.name] = float(end)
+    cluster.scraped[job] = end + 40
+    service.poll(end + 40)
+    families = service.poll(end + 400)
+    for known in (cluster.pushed, cluster.joules, cluster.groups):
+        known.pop(job)
+    return families
+
+
+def kept(tmp_path):
+    history = History(tmp_path / "history.sqlite")
+    runs = history.newest(100)
+    history.close()
+    return runs
+
+
+def test_a_finished_run_is_recorded_with_what_it_was(cluster, make_service, tmp_path):
+    service = make_service()
+    cluster.gpus["a"] = 8.0
+    families = finish(cluster, service, "a", 1000)
+    (ended,) = kept(tmp_path)
+    assert (ended.training_job, ended.group, ended.ending) == ("a", "bert", "finished")
+    assert (ended.started_seconds, ended.ended_seconds) == (1000, 1600)
+    assert (ended.epochs_planned, ended.epochs_done, ended.gpus) == (10, 10, 8)
+    assert (ended.joules, ended.grams) == (60_000, 60)
+    assert (ended.epoch_joules, ended.epoch_seconds) == pytest.approx((6000, 60))
+    assert [score.epochs for score in ended.scores] == [1, 2, 3, 5]
+    assert values_of(families, metrics.FORECAST_HISTORY_RUNS) == {("finished",): 1}
+    assert values_of(families, metrics.FORECAST_HISTORY_UNSAVED) == {(): 0}
+    assert {row.epochs for row in service.accuracy()} == {1, 2, 3, 5}
+
+
+def test_a_run_stopped_early_and_a_lost_one_are_recorded_as_such(cluster, make_service, tmp_path):
+    service = make_service()
+    finish(cluster, service, "early", 1000, upto=4)
+    run(cluster, service, "killed", 3000, upto=5)
+    del cluster.joules["killed"]  # its pushes stay in the Pushgateway
+    for now in (3360, 3700, 7300, 7500):
+        families = service.poll(now)
+    early, killed = kept(tmp_path)
+    assert (early.ending, early.epochs_done, early.epochs_planned) == ("stopped", 4, 10)
+    assert early.scores != ()
+    assert (killed.ending, killed.epochs_done, killed.ended_seconds) == ("lost", 5, 3360)
+    assert killed.scores == ()
+    assert outcome_of(families) == {"stale_push"}
+    assert values_of(families, metrics.FORECAST_HISTORY_RUNS) == {("lost",): 1, ("stopped",): 1}
+    assert service.accuracy() == ()
+
+
+def test_while_the_engine_is_away_nothing_is_lost(cluster, make_service, tmp_path):
+    service = make_service()
+    run(cluster, service, "a", 1000, upto=3)
+    cluster.warnings = ["store-2 is away"]
+    service.poll(5000)
+    service.poll(20_000)
+    cluster.warnings = []
+    cluster.joules.pop("a")
+    service.poll(20_030)  # the engine is back, the nodes are not scraped yet
+    assert kept(tmp_path) == []
+    cluster.history = []
+    step(cluster, "a", 20_060, 1000, planned=1000.0)
+    assert outcome_of(service.poll(20_060)) == {"forecast"}
+
+
+def test_the_next_run_is_forecast_from_its_group_before_its_first_epoch(cluster, make_service):
+    service = make_service()
+    families = run(cluster, service, "new", 500, upto=0)
+    assert values_of(families, metrics.FORECAST_ENERGY) == {}
+    cluster.pushed.clear(), cluster.joules.clear()
+    for number in range(12):
+        finish(cluster, service, f"run-{number}", 1000 + 2000 * number)
+    started = 30_000
+    step(cluster, "next", started + 30, started)
+    families = service.poll(started + 30)
+    assert values_of(families, metrics.FORECAST_ENERGY, quantile="0.5") == {("next",): pytest.approx(60_000, rel=0.01)}
+    ends = values_of(families, metrics.FORECAST_END, quantile="0.5")
+    assert ends == {("next",): pytest.approx(started + 600, abs=10)}
+    assert values_of(families, metrics.FORECAST_INFO, training_job="next", basis="group") != {}
+    (view,) = [view for view in service.views() if view.training_job == "next"]
+    assert view.warnings[0].startswith("Its first epoch is not done yet")
+    families = run(cluster, service, "next", started, upto=3)
+    assert values_of(families, metrics.FORECAST_INFO, training_job="next", basis="group") != {}
+    step(cluster, "other", started + 240, started, group="other")
+    families = service.poll(started + 240)
+    assert values_of(families, metrics.FORECAST_ENERGY, training_job="other") == {}
+
+
+def test_a_restart_takes_up_running_jobs_and_knows_ended_ones(cluster, make_service, tmp_path):
+    service = make_service()
+    for number in range(11):
+        finish(cluster, service, f"run-{number}", 1000 + 2000 * number)
+    started = 30_000
+    before = run(cluster, service, "next", started, upto=4)
+    accuracy = service.accuracy()
+    service._learning.close()
+    cluster.history = history_of("next", started, started + 270)
+    again = make_service()
+    after = again.poll(started + 270)
+    for family in (metrics.FORECAST_ENERGY, metrics.FORECAST_END, metrics.FORECAST_EPOCH_ENERGY):
+        assert values_of(after, family) == {k: pytest.approx(v, rel=1e-3) for k, v in values_of(before, family).items()}
+    assert values_of(after, metrics.FORECAST_INFO) == values_of(before, metrics.FORECAST_INFO)
+    assert again.accuracy() == accuracy
+
+
+def history_of(job, started, now):
+    """What the engine's range query tells of a job."""
+    seconds = range(started, now + 1, 30)
+    names = {
+        "": lambda t: 100 * min(600, t - started),
+        metrics.EPOCHS_COMPLETED.name: lambda t: min(10, (t - started) // 60),
+        metrics.EPOCH_END.name: lambda t: started + min(10, (t - started) // 60) * 60,
+    }
+    return [
+        {
+            "metric": {"training_job": job, **({"__name__": name} if name else {})},
+            "values": [[t, repr(float(value(t)))] for t in seconds],
+        }
+        for name, value in names.items()
+    ]
+
+
+def test_a_run_that_ended_as_the_service_was_away_is_recorded_once(cluster, make_service, tmp_path):
+    service = make_service()
+    step(cluster, "a", 1600, 1000)
+    cluster.pushed["a"][metrics.TRAINING_FINISHED.name] = 1600.0
+    cluster.scraped["a"] = 1640
+    cluster.history = history_of("a", 1000, 1630)
+    service.poll(1640)
+    service.poll(2000)
+    (ended,) = kept(tmp_path)
+    assert (ended.ending, ended.epochs_done, ended.joules) == ("finished", 10, 60_000)
+    service._learning.close()
+    again = make_service()
+    asked = len(cluster.queries)
+    again.poll(2030)
+    again.poll(3000)
+    assert len(cluster.queries) == asked + 16  # its past is not asked for again
+    assert len(kept(tmp_path)) == 1
+
+
+def test_where_the_group_stops_early_two_ends_are_forecast(cluster, make_service):
+    service = make_service()
+    for number in range(8):
+        finish(cluster, service, f"run-{number}", 1000 + 2000 * number, upto=10 if number % 2 else 5)
+    families = run(cluster, service, "next", 30_000, upto=3)
+    planned = values_of(families, metrics.FORECAST_ENERGY, training_job="next")
+    expected = values_of(families, metrics.FORECAST_EXPECTED_ENERGY, training_job="next")
+    assert expected["0.05",] == pytest.approx(33_000, rel=0.12)
+    assert expected["0.95",] == pytest.approx(planned["0.95",], rel=0.1)
+    grams = values_of(families, metrics.FORECAST_EXPECTED_EMISSIONS, training_job="next")
+    assert grams == {quantile: pytest.approx(joules / 1000, rel=1e-3) for quantile, joules in expected.items()}
+    (view,) = [view for view in service.views() if view.training_job == "next"]
+    assert view.expected_joules.low == expected["0.05",]
+    assert view.expected_grams.low == grams["0.05",]
+
+
+def test_no_expected_end_where_nothing_stops_early(cluster, make_service):
+    service = make_service()
+    for number in range(6):
+        finish(cluster, service, f"run-{number}", 1000 + 2000 * number)
+    families = run(cluster, service, "next", 30_000, upto=3)
+    assert values_of(families, metrics.FORECAST_EXPECTED_ENERGY) == {}
+    assert values_of(families, metrics.FORECAST_EXPECTED_EMISSIONS) == {}
+
+
+def test_other_gpus_begin_a_new_level(cluster, make_service):
+    service = make_service()
+    cluster.gpus["a"] = 8.0
+    run(cluster, service, "a", 1000, upto=5)
+    joules = cluster.joules["a"]
+    cluster.gpus["a"] = 16.0
+    for now in range(1360, 1541, 30):
+        done = (now - 1000) // 60
+        cluster.step(now, "a", joules=joules + 300.0 * (now - 1330), epochs=done, end=1000.0 + 60 * done)
+        families = service.poll(now)
+    # From epoch 6 on an epoch takes 18 kJ, not 6.
+    assert values_of(families, metrics.FORECAST_EPOCH_ENERGY) == {("a",): pytest.approx(18_000, rel=0.05)}
+
+
+def grid_of(grams):
+    """A grid whose provider has told the last 40 days of DE, and the next 96 hours, by hour from T0."""
+    past, future = ([grams(hour) for hour in hours] for hours in (range(-40 * 24, 0), range(96)))
+    provider = ScriptedProvider(
+        hourly(T0 - 40 * 24 * HOUR, *past), hourly(T0, *future), horizon_seconds=96 * HOUR, fresh_seconds=12 * HOUR
+    )
+    clockwork = Clockwork(provider, now=T0 - 600)
+    clockwork.run(600)
+    return Grid([clockwork.zone], [])
+
+
+def along_the_grid(cluster, service, places, basis="operational"):
+    cluster.places = places
+    cluster.watts = {("a", node): 50.0 for node in places}
+    started = T0 - 200
+    for now in range(started + 30, T0 + 1, 10):
+        done = (now - started) // 60
+        cluster.step(now, "a", joules=100.0 * (now - started), epochs=done, end=started + 60 * done, planned=600.0,
+                     **{metrics.TRAINING_START.name: float(started)})  # fmt: skip
+        cluster.grams = {("a", basis): 0.1 * (now - started)}
+        families = service.poll(now)
+    return families
+
+
+def test_grams_follow_the_outlook_of_the_zones_that_the_job_runs_in(cluster, make_service):
+    service = make_service(grid_of(lambda hour: 100.0 if hour % 24 < 5 else 700.0))
+    families = along_the_grid(cluster, service, {"n1": ("DE", 1.2), "n2": ("DE", 1.2)})
+    (energy,) = values_of(families, metrics.FORECAST_ENERGY, quantile="0.5").values()
+    (end,) = values_of(families, metrics.FORECAST_END, quantile="0.5").values()
+    hours = (end - T0) / HOUR
+    mean = (5 * 100 + (hours - 5) * 700) / hours
+    expected = cluster.grams["a", "operational"] + (energy - cluster.joules["a"]) / 3.6e6 * 1.2 * mean
+    found = values_of(families, metrics.FORECAST_EMISSIONS, training_job="a")
+    assert found["0.5",] == pytest.approx(expected, rel=0.01)
+    assert found["0.05",] < found["0.5",] < found["0.95",]
+
+
+@pytest.mark.parametrize(
+    "places",
+    [{"n1": ("DE", 1.2), "n2": ("FR", 1.2)}, {"n1": ("DE", 1.2), "n2": ("", 1.2)}],
+    ids=["a zone that is not served", "a node without a zone"],
+)
+def test_where_a_zone_has_no_outlook_the_rate_of_late_holds(cluster, make_service, places):
+    service = make_service(grid_of(lambda _: 400.0))
+    families = along_the_grid(cluster, service, places)
+    (energy,) = values_of(families, metrics.FORECAST_ENERGY, quantile="0.5").values()
+    grams = values_of(families, metrics.FORECAST_EMISSIONS, quantile="0.5")
+    assert grams == {("a",): pytest.approx(energy / 1000, rel=0.01)}
+
+
+@pytest.mark.parametrize(("basis", "share"), [("lifecycle", 1.0), ("operational", 0.48 / 3.6), ("", 0.48 / 3.6)])
+def test_grams_of_another_basis_are_not_mixed_in(cluster, make_service, basis, share):
+    service = make_service(grid_of(lambda _: 400.0))
+    families = along_the_grid(cluster, service, {"n1": ("DE", 1.2)}, basis)
+    (energy,) = values_of(families, metrics.FORECAST_ENERGY, quantile="0.5").values()
+    (grams,) = values_of(families, metrics.FORECAST_EMISSIONS, quantile="0.5").values()
+    assert grams == pytest.approx(energy / 1000 * share, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("step_epochs", "planned", "outcome"),
+    [(50, 120, "unit_mismatch"), (50, 160, "forecast"), (9, 20, "forecast"), (2, 5, "forecast")],
+)
+def test_pushes_in_another_unit_are_said_once_and_the_forecast_stays(
+    cluster, make_service, caplog, step_epochs, planned, outcome
+):
+    service = make_service()
+    for now in range(1000, 1500, 30):
+        pushes = (now - 1000) // 200
+        cluster.step(
+            now, joules=100.0 * (now - 1000), epochs=float(step_epochs * pushes), end=1000.0 + 200 * pushes,
+            planned=float(planned),
+        )  # fmt: skip
+        families = service.poll(now)
+    assert outcome_of(families) == {outcome}
+    assert len(values_of(families, metrics.FORECAST_ENERGY)) == 3
+    told = [record.getMessage() for record in caplog.records if "unit_mismatch" in record.getMessage()]
+    assert len(told) == (outcome == "unit_mismatch")
+
+
+def test_epochs_shorter_than_a_poll_are_no_other_unit(cluster, make_service):
+    service = make_service()
+    for now in range(1000, 1091, 30):
+        cluster.step(now, joules=100.0 * (now - 1000), epochs=float(now - 1000), end=float(now), planned=100.0)
+        families = service.poll(now)
+    assert outcome_of(families) == {"forecast"}
+
+
+def test_views_are_made_once_a_poll_and_say_what_is_doubtful(cluster, make_service):
+    service = make_service()
+    run(cluster, service, "a", 1000, upto=4)
+    cluster.pushed["a"][metrics.EMISSIONS_BUDGET.name] = 55.0
+    service.poll(1280)
+    (view,) = service.views()
+    assert service.views() is service.views()
+    assert (view.training_job, view.group, view.outcome) == ("a", "bert", "forecast")
+    assert (view.joules, view.grams, view.emissions_basis, view.budget_grams) == (27_000, 27, "lifecycle", 55)
+    assert view.epochs == tuple((float(k), 1000 + 60.0 * k, 6000.0 * k) for k in range(5))
+    assert view.forecast.joules.median == pytest.approx(60_000, rel=2e-3)
+    assert view.warnings == (
+        "No run of its group has ended yet: how wrong its forecast can be is not known.",
+    )  # fmt: skip
+    cluster.pushed["a"][metrics.EPOCHS_COMPLETED.name] = 11.0
+    service.poll(1310)
+    (view,) = service.views()
+    assert view.forecast is None
+    assert view.warnings[0].startswith("epochs_above_planned: it has done more epochs than it planned")
+
+
+def test_a_poll_is_at_most_ten_queries_whatever_is_there(cluster, make_service):
+    service = make_service(grid_of(lambda _: 400.0))
+    for number in range(20):
+        step(cluster, f"job-{number}", 1030, 1000)
+        cluster.gpus[f"job-{number}"] = 8.0
+    service.poll(1030)
+    cluster.queries.clear()
+    service.poll(1060)
+    assert len(cluster.queries) == 8

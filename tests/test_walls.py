@@ -52,6 +52,7 @@ PURE = (
     "grid/replay.py",
     "grid/backtest.py",
     "node/embodied.py",
+    "node/grams.py",
     "node/recount.py",
     "jobs/slurm/environment.py",
     "jobs/kubernetes/names.py",

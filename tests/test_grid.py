@@ -53,6 +53,7 @@ def wait_for(condition, seconds=10):
     [
         ({"provider": "energy_charts"}, {}, r"intensity\.zones: name the zones that energy_charts"),
         ({"provider": "energy_charts", "grid_zone": "US-CAL-CISO"}, {}, r"intensity\.grid_zone: energy_charts does"),
+        ({"provider": "cluster", "zones": {"DE": None}}, {}, r"intensity\.zones\.DE: cluster asks"),
         ({"provider": "magic", "grid_zone": "DE"}, {}, r"intensity\.provider: 'magic' is unknown; known: .*watttime"),
         ({"provider": ["energy_charts", "energy_charts"], "grid_zone": "DE"}, {}, r"energy_charts stands twice"),
         ({"provider": "electricity_maps", "grid_zone": "DE"}, {}, r"CARBON_ELECTRICITY_MAPS_TOKEN"),

@@ -1,7 +1,7 @@
 """The past intensity of every zone from the PromQL engine: a service without a cache need not wait for weeks.
 
-What is read back is the series that this service and its nodes published: the value in use at the time, which is as
-late as the provider was. Whatever a provider tells of the same hours itself wins.
+What is read back is the series that this service and its nodes published: the value in use at the time, estimates
+included. A provider is asked first, and what is read back counts only for the time before its own words.
 """
 
 from collections.abc import Iterable

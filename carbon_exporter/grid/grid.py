@@ -70,6 +70,12 @@ def open_grid(
         chains = settings.chains()
         if not chains and settings.provider != ("static",):
             raise ConfigurationError(f"intensity.zones: name the zones that {settings.provider[0]} is to be asked for")
+        asking_itself = sorted(zone for zone, chain in chains.items() if "cluster" in chain)
+        if asking_itself:
+            raise ConfigurationError(
+                f"intensity.zones.{asking_itself[0]}: cluster asks the forecast service, which cannot ask itself: "
+                "name another provider there"
+            )
     means = _Means(
         settings.sections,
         environment,

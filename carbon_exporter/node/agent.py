@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 def open_node_grid(config: Config) -> Grid:
     """The grid of this node's one zone, by whose average its grams are counted; raises as `sampler_for`."""
     settings = config.intensity.model_copy(update={"marginal": None})
-    return open_grid(settings, chains={settings.grid_zone: settings.chain_of(settings.grid_zone)})
+    return open_grid(settings, chains={settings.grid_zone: settings.node_chain()})
 
 
 def build_sampler(config: Config, publish: Callable[[bytes], None], grid: Grid) -> Sampler:

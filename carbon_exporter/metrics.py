@@ -286,10 +286,13 @@ FORECAST_EPOCH_ENERGY: Final = _gauge(
 FORECAST_INFO: Final = _gauge(
     "carbon_forecast_info",
     "forecast",
-    "What a forecast rests on: basis group, fleet or builtin, or measured where the job has ended. Always 1.",
+    "What a forecast rests on: basis group, fleet or builtin, or measured where the job has ended. The label "
+    "emissions_basis says what the intensity behind its grams counted: mixed where grams of several bases are added, "
+    "empty where there are no grams. Always 1.",
     "training_job",
     "basis",
     "group",
+    "emissions_basis",
 )
 FORECAST_EPOCHS: Final = _gauge(
     "carbon_forecast_epochs_observed", "forecast", "Epochs that the forecast has seen.", "training_job"

@@ -64,8 +64,10 @@ class Cluster:
 
     joules: dict = field(default_factory=dict)
     grams: dict = field(default_factory=dict)
+    """By training job and basis."""
     pushed: dict = field(default_factory=dict)
     scraped: dict = field(default_factory=dict)
+    grid: dict = field(default_factory=lambda: {metrics.INTENSITY.name: 360.0, metrics.PUE.name: 1.5})
     history: list = field(default_factory=list)
     warnings: list = field(default_factory=list)
     queries: list = field(default_factory=list)
@@ -77,11 +79,12 @@ class Cluster:
         if address.path.endswith("query_range"):
             return self._success("matrix", self.history)
         if metrics.PUE.name in query:
-            rows = [({"__name__": metrics.INTENSITY.name}, 360.0), ({"__name__": metrics.PUE.name}, 1.5)]
+            rows = [({"__name__": name}, value) for name, value in self.grid.items()]
         elif query.startswith("avg by (training_job) (timestamp("):
             rows = self._by_job(self.scraped)
         elif metrics.JOB_EMISSIONS.name in query:
-            rows = self._by_job(self.grams)
+            assert query.startswith("sum by (training_job, basis) (")
+            rows = [({"training_job": job, "basis": basis}, value) for (job, basis), value in self.grams.items()]
         elif metrics.JOB_ENERGY.name in query:
             rows = self._by_job(self.joules)
         else:
@@ -102,7 +105,7 @@ class Cluster:
     def step(self, now, job="bert", *, joules, epochs, end, planned=10.0, **more):
         """The job as scraped and pushed at `now`; it started at 1000."""
         self.joules[job] = joules
-        self.grams[job] = joules / 1000
+        self.grams[job, "lifecycle"] = joules / 1000
         self.scraped[job] = now
         self.pushed[job] = {
             metrics.EPOCHS_COMPLETED.name: epochs,
@@ -157,7 +160,7 @@ def test_a_job_from_its_first_epoch_to_its_score(cluster, make_service):
     assert values_of(families, metrics.FORECAST_END, quantile="0.5") == {("bert",): pytest.approx(1600)}
     assert values_of(families, metrics.FORECAST_EPOCHS) == {("bert",): 4}
     assert values_of(families, metrics.FORECAST_EPOCH_ENERGY) == {("bert",): pytest.approx(6000)}
-    assert list(values_of(families, metrics.FORECAST_INFO)) == [("bert", "builtin", "")]
+    assert list(values_of(families, metrics.FORECAST_INFO)) == [("bert", "builtin", "", "lifecycle")]
     assert b'carbon_forecast_energy_joules{training_job="bert",quantile="0.95"}' in service.page()
 
     done = {metrics.TRAINING_FINISHED.name: 1600.0}
@@ -165,7 +168,7 @@ def test_a_job_from_its_first_epoch_to_its_score(cluster, make_service):
     families = service.poll(1605)
     assert set(values_of(families, metrics.FORECAST_ENERGY).values()) == {60_000}
     assert set(values_of(families, metrics.FORECAST_EMISSIONS).values()) == {60}
-    assert list(values_of(families, metrics.FORECAST_INFO)) == [("bert", "measured", "")]
+    assert list(values_of(families, metrics.FORECAST_INFO)) == [("bert", "measured", "", "lifecycle")]
     assert outcome_of(families) == {"finished"}
 
     cluster.pushed.clear()
@@ -356,7 +359,44 @@ def test_without_grams_there_is_no_emissions_forecast_and_without_a_rate_the_gri
     cluster.scraped["bert"] = 1160
     families = service.poll(1160)
     assert values_of(families, metrics.FORECAST_EMISSIONS) == {}
+    assert list(values_of(families, metrics.FORECAST_INFO)) == [("bert", "builtin", "", "")]
     assert len(values_of(families, metrics.FORECAST_ENERGY)) == 3
+
+
+def test_grams_so_far_without_any_rate_are_no_forecast_and_have_no_basis(cluster, make_service):
+    cluster.grid.clear()
+    cluster.history = [{"metric": {"training_job": "bert"}, "values": [[1000, "0"], [1120, "12000"]]}]
+    cluster.step(1150, joules=15_000.0, epochs=2.0, end=1120.0)
+    families = make_service().poll(1150)
+    assert values_of(families, metrics.FORECAST_EMISSIONS) == {}
+    assert list(values_of(families, metrics.FORECAST_INFO)) == [("bert", "builtin", "", "")]
+
+
+def test_grams_of_several_bases_are_added_and_called_mixed(cluster, make_service):
+    service = make_service()
+    cluster.grams["bert", "direct"] = 0.0
+    families = run_epochs(cluster, service, 3)
+    assert values_of(families, metrics.FORECAST_INFO, training_job="bert") == {("builtin", "", "lifecycle"): 1}
+    cluster.step(1240, joules=24_000.0, epochs=4.0, end=1240.0)
+    cluster.grams["bert", "direct"] = 6.0
+    families = service.poll(1240)
+    assert values_of(families, metrics.FORECAST_INFO, training_job="bert") == {("builtin", "", "mixed"): 1}
+    assert values_of(families, metrics.FORECAST_EMISSIONS, quantile="0.5")[("bert",)] > 24 + 6
+    done = {metrics.TRAINING_FINISHED.name: 1600.0}
+    cluster.step(1605, joules=60_000.0, epochs=10.0, end=1600.0, **done)
+    families = service.poll(1605)
+    assert values_of(families, metrics.FORECAST_INFO, training_job="bert") == {("measured", "", "mixed"): 1}
+    assert set(values_of(families, metrics.FORECAST_EMISSIONS).values()) == {66}
+
+
+def test_no_grams_yet_are_on_the_basis_they_are_counted_on(cluster, make_service):
+    service = make_service()
+    for now in range(1030, 1121, 30):
+        cluster.step(now, joules=100.0 * (now - 1000), epochs=float((now - 1000) // 60), end=1060.0)
+        cluster.grams = {("bert", "operational"): 0.0}
+        families = service.poll(now)
+    assert values_of(families, metrics.FORECAST_INFO) == {("bert", "builtin", "", "operational"): 1}
+    assert set(values_of(families, metrics.FORECAST_EMISSIONS).values()) == {0}
 
 
 def test_the_loop_outlives_a_bad_poll_and_stops(cluster, make_service, caplog):
@@ -449,7 +489,7 @@ def test_on_a_real_prometheus(need, tmp_path):
             assert grams == {key: pytest.approx(TOTAL_JOULES / 1000, rel=0.03) for key in expected}
             ends = values_of(families, metrics.FORECAST_END, quantile="0.5")
             assert ends == {key: pytest.approx(start + PLANNED * EPOCH_SECONDS, abs=0.2) for key in expected}
-            assert ("plain", "builtin", "g") in values_of(families, metrics.FORECAST_INFO)
+            assert ("plain", "builtin", "g", "lifecycle") in values_of(families, metrics.FORECAST_INFO)
             assert not any(values_of(families, metrics.FORECAST_QUERY_ERRORS).values())
 
             newcomer = build(settings, {})

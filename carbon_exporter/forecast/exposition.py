@@ -15,12 +15,13 @@ Rows: TypeAlias = list[tuple[tuple[str, ...], float]]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One job's row: its energy forecast, its grams where the intensity is known, and when it was made (Unix time)."""
+    """One job's row: its energy forecast, its grams and their basis where known, and when it was made (Unix time)."""
 
     training_job: str
     group: str
     energy: Forecast
     grams: Quantiles | None
+    emissions_basis: str
     made_seconds: float
 
 
@@ -29,9 +30,11 @@ def job_families(predictions: Sequence[Prediction]) -> list[Family]:
     energy: Rows = []
     emissions: Rows = []
     end: Rows = []
+    info: Rows = []
     for one in predictions:
         energy += _quantiles(one.training_job, one.energy.joules)
         end += _quantiles(one.training_job, one.energy.end_timestamp_seconds)
+        info.append(((one.training_job, one.energy.basis, one.group, one.emissions_basis), 1.0))
         if one.grams is not None:
             emissions += _quantiles(one.training_job, one.grams)
     return [
@@ -39,7 +42,7 @@ def job_families(predictions: Sequence[Prediction]) -> list[Family]:
         Family(metrics.FORECAST_EMISSIONS, emissions),
         Family(metrics.FORECAST_END, end),
         Family(metrics.FORECAST_EPOCH_ENERGY, [((one.training_job,), one.energy.epoch_joules) for one in predictions]),
-        Family(metrics.FORECAST_INFO, [((one.training_job, one.energy.basis, one.group), 1.0) for one in predictions]),
+        Family(metrics.FORECAST_INFO, info),
         Family(metrics.FORECAST_EPOCHS, [((one.training_job,), one.energy.epochs_observed) for one in predictions]),
         Family(metrics.FORECAST_TIMESTAMP, [((one.training_job,), one.made_seconds) for one in predictions]),
     ]

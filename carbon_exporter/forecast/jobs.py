@@ -59,7 +59,8 @@ class Job:
         joules = readings.joules.get(self.name)
         if joules is not None and joules >= 0:
             scraped = readings.scraped_seconds.get(self.name, now_seconds)
-            self.track.add_point(Point(min(scraped, now_seconds), joules, readings.grams.get(self.name)))
+            grams, basis = readings.grams.get(self.name), readings.emissions_basis.get(self.name, "")
+            self.track.add_point(Point(min(scraped, now_seconds), joules, grams, basis))
 
     def wants_history(self) -> bool:
         """Whether it began before this service saw it, so that its past is worth a query."""
@@ -139,6 +140,7 @@ class Job:
             self.pushed.group,
             energy.measured(self.track.boundaries, newest.joules, self.ended_seconds, completed),
             None if newest.grams is None else energy.Quantiles(newest.grams, newest.grams, newest.grams),
+            newest.emissions_basis,
             now_seconds,
         )
 
@@ -158,7 +160,8 @@ class Job:
         grams = None
         if rate is not None and newest.grams is not None:
             grams = carbon.forecast(forecast.joules, newest.joules, newest.grams, rate)
-        self.prediction = Prediction(self.name, self.pushed.group, forecast, grams, now_seconds)
+        basis = "" if grams is None else newest.emissions_basis
+        self.prediction = Prediction(self.name, self.pushed.group, forecast, grams, basis, now_seconds)
         return "forecast"
 
 

@@ -43,11 +43,12 @@ class Pushed:
 
 
 class Point(NamedTuple):
-    """Energy and emissions in total, as scraped at one moment."""
+    """Energy and emissions in total, as scraped at one moment, and what the intensity behind the grams counted."""
 
     seconds: float
     joules: float
     grams: float | None = None
+    emissions_basis: str = ""
 
 
 class Mark(NamedTuple):

@@ -19,6 +19,8 @@ _PUSHED: Final = {
     metrics.TRAINING_FINISHED.name: "finished_seconds",
     metrics.PUSH_TIME: "push_seconds",
 }
+_MIXED: Final = "mixed"
+"""The basis of a sum of grams of several bases, as alerts/recording.yaml has it."""
 _MOST_STEPS: Final = 500
 _BEFORE_START_SECONDS: Final = 60.0
 _LONGEST_HISTORY_SECONDS: Final = 30 * 86_400.0
@@ -31,6 +33,8 @@ class Readings:
     pushed: Mapping[str, Pushed] = field(default_factory=dict)
     joules: Mapping[str, float] = field(default_factory=dict)
     grams: Mapping[str, float] = field(default_factory=dict)
+    emissions_basis: Mapping[str, str] = field(default_factory=dict)
+    """What the intensity behind the grams counted; "mixed" where grams of several bases are added."""
     scraped_seconds: Mapping[str, float] = field(default_factory=dict)
     """When the joules were scraped; of a job on several nodes the mean."""
     grams_per_kilowatt_hour: float | None = None
@@ -50,10 +54,12 @@ def read(client: Client, now_seconds: float) -> Readings:
     grid = client.query(f'avg by (__name__) ({{__name__=~"{grid_names}",signal=~"(average)?"}})', now_seconds)
     by_name = {sample.labels.get("__name__", ""): sample.value for sample in grid}
     pushed = f'max by (__name__, training_job, group) ({{__name__=~"{names}",training_job!=""}})'
+    grams = _by_basis(client.query(_sum(emissions, by="training_job, basis"), now_seconds))
     return Readings(
         pushed=_pushed(client.query(pushed, now_seconds)),
         joules=_by_job(client.query(_sum(energy), now_seconds)),
-        grams=_by_job(client.query(_sum(emissions), now_seconds)),
+        grams={job: sum(parts.values()) for job, parts in grams.items()},
+        emissions_basis={job: _basis_of(parts) for job, parts in grams.items()},
         scraped_seconds=_by_job(client.query(f"avg by (training_job) (timestamp({energy}))", now_seconds)),
         grams_per_kilowatt_hour=by_name.get(metrics.INTENSITY.name),
         pue_ratio=by_name.get(metrics.PUE.name),
@@ -83,12 +89,27 @@ def read_history(client: Client, training_job: str, start_seconds: float, now_se
     return History([Point(*point) for point in sorted(values.get("", {}).items())], marks)
 
 
-def _sum(name: str, matcher: str = 'training_job!=""') -> str:
-    return f"sum by (training_job) (last_over_time({name}{{{matcher}}}[{_LOOKBACK}]))"
+def _sum(name: str, matcher: str = 'training_job!=""', by: str = "training_job") -> str:
+    return f"sum by ({by}) (last_over_time({name}{{{matcher}}}[{_LOOKBACK}]))"
 
 
 def _by_job(samples: list[Sample]) -> dict[str, float]:
     return {job: sample.value for sample in samples if (job := sample.labels.get("training_job", ""))}
+
+
+def _by_basis(samples: list[Sample]) -> dict[str, dict[str, float]]:
+    """Grams by training job and basis."""
+    grams: dict[str, dict[str, float]] = {}
+    for sample in samples:
+        if job := sample.labels.get("training_job", ""):
+            grams.setdefault(job, {})[sample.labels.get("basis", "")] = sample.value
+    return grams
+
+
+def _basis_of(grams: Mapping[str, float]) -> str:
+    """The one basis of which there are grams; any where there are none yet."""
+    counted = [basis for basis, amount in grams.items() if amount > 0]
+    return _MIXED if len(counted) > 1 else next(iter(counted or grams))
 
 
 def _pushed(samples: list[Sample]) -> dict[str, Pushed]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from carbon_exporter import __version__
+from carbon_exporter.forecast_api import INTENSITY_PATH
 from carbon_exporter.model import ConfigurationError
 from carbon_exporter.push import command as push_command
 
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     advise = commands.add_parser("advise", help="when to start a job so that the fewest grams are accounted to it")
     advise.add_argument("--hours", type=float, required=True, metavar="N", help="how long the job runs, at most 96")
     advise.add_argument("--kilowatts", type=float, required=True, metavar="KW", help="its mean power, without PUE")
+    advise.add_argument("--pue", type=float, metavar="N", help="power usage effectiveness; default: the service's")
     advise.add_argument("--deadline", metavar="TIME", help="when it must have ended: 36h from now, 2d, or an ISO time")
     advise.add_argument("--zone", metavar="ZONE", help="grid zone; needed where the service serves several")
     local = "http://127.0.0.1:10091"
@@ -161,7 +163,7 @@ def run_forecast(arguments: argparse.Namespace) -> int:
     latest = _Latest()
     title, description = "carbon-exporter forecast", "What every training job will have used and emitted at its end."
     routes = api.routes(grid, pue_of(config.pue, config.cloud_region), time.time)
-    links = [("Grid intensity", api.INTENSITY_PATH)]
+    links = [("Grid intensity", INTENSITY_PATH)]
     server = _serve(arguments, latest, title, description, routes=routes, links=links)
     grid.start()
     try:

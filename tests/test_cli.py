@@ -72,10 +72,7 @@ def test_a_bad_configuration_ends_the_real_process_without_a_traceback(tmp_path)
     path.write_text("pue: none")
     result = run("node", "--config", str(path), "--log.level", "warning")
     assert (result.returncode, result.stdout) == (2, "")
-    assert (
-        result.stderr
-        == f"carbon-exporter node: {path}: pue: give a number from 1 to 10, or the word cloud_region\n"
-    )
+    assert result.stderr == f"carbon-exporter node: {path}: pue: give a number from 1 to 10, or the word cloud_region\n"
 
 
 @pytest.mark.parametrize(

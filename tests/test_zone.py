@@ -221,6 +221,9 @@ def test_with_two_weeks_of_history_a_silent_provider_is_continued_for_a_day():
     now = clockwork.intensity()
     assert (now.fallback_level, now.provider, now.estimated) == (1, "somebody", True)
     assert now.grams_per_kilowatt_hour == pytest.approx(100 + 20, abs=3)
+    timeline = clockwork.zone.timeline(clockwork.now)
+    for hours in range(2, 20):
+        assert timeline.mean(T0 + hours * HOUR, T0 + (hours + 1) * HOUR) == pytest.approx(100 + hours, abs=4)
     assert clockwork.zone.outlook(clockwork.now).forecaster == "statistical"
     clockwork.run(8 * HOUR)
     assert clockwork.intensity().provider == "static"

@@ -11,8 +11,9 @@ from typing import Final
 from carbon_exporter import metrics
 from carbon_exporter.answers import MOST_GRAMS
 from carbon_exporter.forecast.promql import Client
-from carbon_exporter.grid.hours import HOUR_SECONDS, hour_of
+from carbon_exporter.grid.hours import hour_of
 from carbon_exporter.grid.zone import Zone
+from carbon_exporter.model import HOUR_SECONDS
 
 HISTORY_HOURS: Final = 30 * 24
 SLICE_HOURS: Final = 5 * 24

@@ -13,24 +13,22 @@ from urllib.parse import urlencode
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import Receive, Scope, Send
 
+from carbon_exporter.forecast_api import ADVICE_PATH, INTENSITY_PATH
 from carbon_exporter.grid.advice import advise
 from carbon_exporter.grid.grid import Grid
-from carbon_exporter.grid.hours import HORIZONS_HOURS, HOUR_SECONDS
+from carbon_exporter.grid.hours import HORIZONS_HOURS
 from carbon_exporter.grid.outlook import Outlook
 from carbon_exporter.grid.zone import Zone
-from carbon_exporter.model import Json, Span
+from carbon_exporter.model import HOUR_SECONDS, LAST_SECONDS, Json, Span
 from carbon_exporter.timeline import Timeline
 from carbon_exporter.web.site import Page, accepts_gzip
 
-INTENSITY_PATH: Final = "/api/v1/intensity"
-ADVICE_PATH: Final = "/api/v1/advice"
 PAST_SECONDS: Final = 6 * 3600.0
 RETRY_SECONDS: Final = 10
 SIGNALS: Final = ("average", "marginal")
-_LAST_SECONDS: Final = 253_402_300_800.0
-"""JSON has no infinity: the end of the year 9999 stands for it."""
 _TYPE: Final = "application/json"
 
 
@@ -46,6 +44,8 @@ class ApiError(Exception):
         headers = {"Cache-Control": "no-store"}
         if self.status == 503:
             headers["Retry-After"] = str(RETRY_SECONDS)
+        if self.status == 405:
+            headers["Allow"] = "GET, HEAD"
         return Response(orjson.dumps({"error": str(self)}), self.status, headers, _TYPE)
 
 
@@ -66,7 +66,7 @@ class Api:
 
     Args:
         grid: whose zones are served.
-        pue: power usage effectiveness, which a job's grams are multiplied by.
+        pue: power usage effectiveness, which a job's grams are multiplied by where the question names no other.
         clock: Unix seconds.
     """
 
@@ -89,18 +89,22 @@ class Api:
         return _sent(request, answer.page, answer.tag)
 
     def advice(self, request: Request) -> Response:
-        """`GET /api/v1/advice?zone=DE&hours=8&kilowatts=3`, with `deadline_seconds` if the job must end by then."""
+        """`GET /api/v1/advice?zone=DE&hours=8&kilowatts=3`, with `deadline_seconds` if the job must end by then.
+
+        `pue` is that of its zone, where it is not the service's.
+        """
         try:
-            asked = _parameters(request, "zone", "signal", "hours", "kilowatts", "deadline_seconds")
+            asked = _parameters(request, "zone", "signal", "hours", "kilowatts", "deadline_seconds", "pue")
             zone = self._zone(asked)
             hours, kilowatts = _number(asked, "hours"), _number(asked, "kilowatts")
             deadline = _number(asked, "deadline_seconds") if "deadline_seconds" in asked else None
+            pue = _number(asked, "pue") if "pue" in asked else self._pue
             now = self._clock()
             outlook, timeline = zone.outlook(now), zone.timeline(now)
             if timeline is None or outlook is None:
                 raise _nothing_known(zone)
             try:
-                advice = advise(outlook, hours, kilowatts, deadline, now, self._pue)
+                advice = advise(outlook, hours, kilowatts, deadline, now, pue)
             except ValueError as error:
                 raise ApiError(400, str(error)) from None
         except ApiError as error:
@@ -147,10 +151,19 @@ class Api:
             return answer
 
 
-def routes(grid: Grid, pue: float, clock: Callable[[], float]) -> list[Route]:
+def routes(grid: Grid, pue: float, clock: Callable[[], float]) -> list[BaseRoute]:
     """The routes of the API, for web.site.Site; arguments as of Api."""
     api = Api(grid, pue, clock)
-    return [Route(INTENSITY_PATH, api.intensity), Route(ADVICE_PATH, api.advice)]
+    return [Route(INTENSITY_PATH, api.intensity), Route(ADVICE_PATH, api.advice), Mount("/api", app=_refuse)]
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """Another path below /api, or another method: said in JSON, which who asks there reads."""
+    if scope["path"] in (INTENSITY_PATH, ADVICE_PATH):
+        error = ApiError(405, f"{scope['method']} is not answered here: ask with GET or HEAD")
+    else:
+        error = ApiError(404, f"nothing is answered here; {INTENSITY_PATH} and {ADVICE_PATH} are")
+    await error.response()(scope, receive, send)
 
 
 def _told(zone: Zone, timeline: Timeline, outlook: Outlook | None, now_seconds: float) -> Json:
@@ -161,7 +174,7 @@ def _told(zone: Zone, timeline: Timeline, outlook: Outlook | None, now_seconds: 
         "estimated": intensity.estimated,
         "grams_per_kilowatt_hour": intensity.grams_per_kilowatt_hour,
         "data_timestamp_seconds": intensity.data_timestamp_seconds,
-        "told_until_seconds": min(timeline.told_until_seconds, _LAST_SECONDS),
+        "told_until_seconds": min(timeline.told_until_seconds, LAST_SECONDS),
         "spans": [
             [span.start_seconds, span.end_seconds, span.grams_per_kilowatt_hour, int(span.estimated)]
             for span in _spans(timeline, outlook, now_seconds)
@@ -183,7 +196,7 @@ def _source(zone: Zone, timeline: Timeline, now_seconds: float) -> Json:
 def _spans(timeline: Timeline, outlook: Outlook | None, now_seconds: float) -> list[Span]:
     """Those of the last hours and all that are told of the time to come, then the outlook's hours."""
     spans = [
-        replace(span, end_seconds=min(span.end_seconds, _LAST_SECONDS))
+        replace(span, end_seconds=min(span.end_seconds, LAST_SECONDS))
         for span in timeline.spans
         if span.end_seconds > now_seconds - PAST_SECONDS
     ]

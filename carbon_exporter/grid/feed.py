@@ -8,9 +8,9 @@ from typing import Final
 
 from carbon_exporter.answers import in_order
 from carbon_exporter.grid.cache import Cached, Forecast
-from carbon_exporter.grid.hours import HOUR_SECONDS, hour_of, hourly_means
+from carbon_exporter.grid.hours import hour_of, hourly_means
 from carbon_exporter.grid.outlook import Issued
-from carbon_exporter.model import ConfigurationError, GridProvider, GridReading, ProviderError, Span, Web
+from carbon_exporter.model import HOUR_SECONDS, ConfigurationError, GridProvider, GridReading, ProviderError, Span, Web
 
 FIRST_WITHIN_SECONDS: Final = 30.0
 JITTER: Final = 0.1

@@ -76,5 +76,4 @@ class Fetcher:
     def _note(self, zone: Zone, feed: Feed, failure: ProviderError | None) -> None:
         if failure is not None:
             self.errors[failure.reason] += 1
-        else:
-            zone.asked(feed, self._wall_clock())
+        zone.asked(feed, self._wall_clock(), answered=failure is None)

@@ -11,10 +11,10 @@ from functools import cached_property
 from itertools import accumulate, repeat
 from typing import Final
 
-from carbon_exporter.grid.hours import HOUR_SECONDS, Hours, hour_of, hourly_means
+from carbon_exporter.grid.hours import Hours, hour_of, hourly_means
 from carbon_exporter.grid.replay import LEAST_SCORES, Replay, around, between, log_ratio, score_band
 from carbon_exporter.grid.statistical import PROFILE_HOURS, curve
-from carbon_exporter.model import Span
+from carbon_exporter.model import HOUR_SECONDS, Span
 
 OUTLOOK_HOURS: Final = 96
 HISTORY_HOURS: Final = 60 * 24

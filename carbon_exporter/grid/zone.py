@@ -11,9 +11,9 @@ from typing import Final
 
 from carbon_exporter.grid.cache import AnswerCache
 from carbon_exporter.grid.feed import Feed
-from carbon_exporter.grid.hours import HOUR_SECONDS, Hours, hour_of
+from carbon_exporter.grid.hours import Hours, hour_of
 from carbon_exporter.grid.outlook import Outlook, make_outlook
-from carbon_exporter.model import GridReading, Intensity, Span
+from carbon_exporter.model import HOUR_SECONDS, GridReading, Intensity, Span
 from carbon_exporter.timeline import Timeline, span_at
 
 PATIENCE_SECONDS: Final = 60.0
@@ -115,9 +115,10 @@ class Zone:
             source = self._source(now_seconds)
         return source.feed.traits.licence if source is not None and source.feed is not None else self._licence
 
-    def asked(self, feed: Feed, now_seconds: float) -> None:
-        """Called when `feed` has answered: keep it on disk, and make ready what `timeline` will want."""
-        self._cache.save(self.key(feed), feed.traits.basis, feed.state())
+    def asked(self, feed: Feed, now_seconds: float, *, answered: bool) -> None:
+        """Called when `feed` was asked: keep an answer on disk, and make ready what `timeline` will want."""
+        if answered:
+            self._cache.save(self.key(feed), feed.traits.basis, feed.state())
         with self._lock:
             told = self._told_by(feed)
             if told and told[-1].end_seconds < now_seconds + 2 * HOUR_SECONDS:

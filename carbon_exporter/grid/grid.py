@@ -111,8 +111,13 @@ def _open_zone(name: str, signal: str, chain: Sequence[str], means: _Means) -> Z
     for provider_name in chain:
         if chain.count(provider_name) > 1:
             raise ConfigurationError(f"intensity.provider: {provider_name} stands twice in the list for {name!r}")
+        if not name and provider_name != "static":
+            raise ConfigurationError(
+                f"intensity.grid_zone: {provider_name} needs the zone that the power comes from, such as DE; "
+                "it is never guessed"
+            )
         provider = open_provider(provider_name, means.sections, name, means.environment)
-        _check(provider.traits, name, signal)
+        _check_signal(provider.traits, signal)
         if provider_name == "static":
             break  # it never fails: nobody after it would be asked
         feeds.append(Feed(provider, name, means.clock(), means.chance))
@@ -136,13 +141,8 @@ def _open_zone(name: str, signal: str, chain: Sequence[str], means: _Means) -> Z
     return zone
 
 
-def _check(traits: Traits, zone: str, signal: str) -> None:
+def _check_signal(traits: Traits, signal: str) -> None:
     key, other = ("provider", "marginal") if signal == "average" else ("marginal", "provider")
-    if not zone and traits.provider != "static":
-        raise ConfigurationError(
-            f"intensity.grid_zone: {traits.provider} needs the zone that the power comes from ({traits.zones}); "
-            "it is never guessed"
-        )
     if traits.signal != signal:
         raise ConfigurationError(
             f"intensity.{key}: {traits.provider} tells the {traits.signal} intensity: name it in intensity.{other}"

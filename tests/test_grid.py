@@ -75,7 +75,7 @@ def test_what_cannot_be_used_is_one_line_that_names_the_key(tmp_path, intensity,
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("provider", ["energy_charts", "electricity_maps", "cluster", "magic"])
+@pytest.mark.parametrize("provider", ["energy_charts", "electricity_maps", "cluster"])
 def test_a_zone_is_never_guessed(tmp_path, provider):
     with pytest.raises(ConfigurationError, match=rf"intensity\.grid_zone: {provider} needs the zone .*never guessed"):
         grid_of(tmp_path, {"provider": provider}, chains={"": (provider,)})

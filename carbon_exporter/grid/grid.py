@@ -111,11 +111,6 @@ def _open_zone(name: str, signal: str, chain: Sequence[str], means: _Means) -> Z
     for provider_name in chain:
         if chain.count(provider_name) > 1:
             raise ConfigurationError(f"intensity.provider: {provider_name} stands twice in the list for {name!r}")
-        if not name and provider_name != "static":
-            raise ConfigurationError(
-                f"intensity.grid_zone: {provider_name} needs the zone that the power comes from, such as DE; "
-                "it is never guessed"
-            )
         provider = open_provider(provider_name, means.sections, name, means.environment)
         _check_signal(provider.traits, signal)
         if provider_name == "static":

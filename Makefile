@@ -12,7 +12,7 @@ demo: $(VENV)/ready
 
 test: $(VENV)/ready
 	@scripts/real-parts prometheus prometheus-pushgateway prometheus-alertmanager prometheus-node-exporter gcc libc6-dev curl \
-	  slurmctld slurmd slurm-client munge victoria-metrics
+	  slurmctld slurmd slurm-client munge victoria-metrics chromium
 	@$(BIN)/python -m pytest
 
 test-fast: $(VENV)/ready

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
@@ -31,13 +30,6 @@ def checked_json(answer: WebAnswer, now_seconds: float) -> Any:
         return orjson.loads(answer.body)
     except ValueError:
         raise ProviderError("parse", f"{answer.url}: answered with no JSON: is the URL right?") from None
-
-
-def without(answer: WebAnswer, secret: str) -> WebAnswer:
-    """`answer`; where it is an error, without the secret that was sent, for some services repeat it."""
-    if 200 <= answer.status < 300:
-        return answer
-    return replace(answer, body=answer.body.replace(secret.encode(), b"(the secret)"))
 
 
 def refusal(answer: WebAnswer, now_seconds: float, reason: FetchFailure | None = None) -> ProviderError:
@@ -175,6 +167,11 @@ def utc_seconds(text: Any) -> float:
         raise ValueError(f"{text!r} is no time")  # noqa: TRY004 - one kind of error for a bad answer
     when = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return when.replace(tzinfo=when.tzinfo or timezone.utc).timestamp()
+
+
+def utc_minute(seconds: float) -> str:
+    """A Unix time as services take it: 2030-01-02T03:04Z."""
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%MZ}"
 
 
 def in_order(spans: Iterable[Span]) -> tuple[Span, ...]:

@@ -138,18 +138,21 @@ def _check_jobs(name: str, reading: ResolverReading) -> Iterator[Finding]:
 
 
 def _check_intensity(config: Config) -> Iterator[Finding]:
-    """Ask every provider of this node's zone once, and say what it gives."""
+    """Ask every provider of this node's zone, and of those that a forecast service would serve, once."""
     settings = config.intensity.model_copy(update={"cache_dir": None})
-    name = settings.grid_zone
-    grid = open_grid(settings, chains={name: settings.chain_of(name)})
+    own, chain = settings.grid_zone, settings.node_chain()
+    served = {} if chain == ("cluster",) else settings.chains()
+    pue = pue_of(config.pue, config.cloud_region)
+    grid = open_grid(settings, chains={**served, own: chain} if own or not served else served)
     for fetcher in grid.fetchers:
         fetcher.ask_now()
         for feed in fetcher.feeds():
             yield _check_provider(feed)
     now = time.time() + PATIENCE_SECONDS  # long enough for a stand-in to stand in
-    timeline = grid.zones[name, "average"].timeline(now)
-    if timeline is not None:
-        yield _in_use(timeline.intensity, pue_of(config.pue, config.cloud_region))
+    for zone in grid.zones.values():
+        timeline = zone.timeline(now)
+        if timeline is not None:
+            yield _in_use(timeline.intensity, pue, zone.name)
 
 
 def _check_provider(feed: Feed) -> Finding:
@@ -162,14 +165,17 @@ def _check_provider(feed: Feed) -> Finding:
         forecast = f"no forecast of its own ({feed.forecast_failure})"
     elif not traits.horizon_seconds:
         forecast = "no forecast of its own"
-    what = f"{traits.signal}, {traits.basis}, {len(feed.history)} h of the past, {forecast}"
+    steps = f"steps of {traits.resolution_seconds / 60:g} min"
+    what = f"{traits.signal}, {traits.basis}, {steps}, {len(feed.history)} h of the past, {forecast}"
     return Finding(subject, "ok", f"answers for {feed.grid_zone}: {what}; {traits.licence}")
 
 
-def _in_use(now: Intensity, pue: float) -> Finding:
-    text = f"{now.grams_per_kilowatt_hour:g} g/kWh for {now.grid_zone} ({now.provider}, {now.basis}), PUE {pue:g}"
+def _in_use(now: Intensity, pue: float, zone: str) -> Finding:
+    what = f"{now.provider}, {now.basis}" if now.signal == "average" else f"{now.provider}, {now.signal}, {now.basis}"
+    text = f"{now.grams_per_kilowatt_hour:g} g/kWh for {now.grid_zone} ({what}), PUE {pue:g}"
     if now.fallback_level == 3:
-        return Finding("intensity", "estimated", f"{text}: the world's mean; set intensity.grid_zone")
+        cure = "no country's is known" if zone else "set intensity.grid_zone"
+        return Finding("intensity", "estimated", f"{text}: the world's mean; {cure}")
     if now.fallback_level == 2:
         return Finding("intensity", "estimated", f"{text}: a yearly mean")
     return Finding("intensity", "estimated" if now.estimated else "ok", text)

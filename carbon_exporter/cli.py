@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from carbon_exporter import __version__
+from carbon_exporter.forecast_api import INTENSITY_PATH
 from carbon_exporter.model import ConfigurationError
 from carbon_exporter.push import command as push_command
 
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     advise = commands.add_parser("advise", help="when to start a job so that the fewest grams are accounted to it")
     advise.add_argument("--hours", type=float, required=True, metavar="N", help="how long the job runs, at most 96")
     advise.add_argument("--kilowatts", type=float, required=True, metavar="KW", help="its mean power, without PUE")
+    advise.add_argument("--pue", type=float, metavar="N", help="power usage effectiveness; default: the service's")
     advise.add_argument("--deadline", metavar="TIME", help="when it must have ended: 36h from now, 2d, or an ISO time")
     advise.add_argument("--zone", metavar="ZONE", help="grid zone; needed where the service serves several")
     local = "http://127.0.0.1:10091"
@@ -186,15 +188,16 @@ def run_forecast(arguments: argparse.Namespace) -> int:
     from carbon_exporter.grid.grid import open_grid  # noqa: PLC0415
     from carbon_exporter.regions import pue_of  # noqa: PLC0415
     from carbon_exporter.settings import validated  # noqa: PLC0415
+    from carbon_exporter.web.json_api import refusing  # noqa: PLC0415
 
     config = load_config(arguments.config)
     grid = open_grid(config.intensity)
     service = forecast.build(validated(Settings, config.forecast, "forecast"), grid=grid)
     latest = _Latest()
     title, description = "carbon-exporter forecast", "What every training job will have used and emitted at its end."
-    grid_routes = api.routes(grid, pue_of(config.pue, config.cloud_region), time.time)
-    routes = [*grid_routes, *jobs_api.routes(service), *page.routes()]
-    links = [("Training jobs", page.PAGE_PATH), ("Grid intensity", api.INTENSITY_PATH)]
+    known = [*api.routes(grid, pue_of(config.pue, config.cloud_region), time.time), *jobs_api.routes(service)]
+    routes = [*known, refusing(known), *page.routes()]
+    links = [("Training jobs", page.PAGE_PATH), ("Grid intensity", INTENSITY_PATH)]
     server = _serve(arguments, latest, title, description, routes=routes, links=links)
     grid.start()
     try:

@@ -9,26 +9,40 @@ forecast: {prometheus_url: "http://prometheus:9090"}
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, PositiveFloat, field_validator
 
 from carbon_exporter.model import Component, ConfigurationError, Roots
 from carbon_exporter.settings import Settings, validated
 
-ZONE: Final = r"^([A-Za-z]{2}(-[A-Za-z0-9]+)*)?$"
-"""A grid zone: a country's two letters, and parts of it after dashes."""
 ZONE_VARIABLE: Final = "CARBON_GRID_ZONE"
 
 
+def _is_a_zone(name: str) -> str:
+    if not re.fullmatch(r"([A-Za-z]{2}(-[A-Za-z0-9]+)*)?", name):
+        example = f"such as DE or US-CAL-CISO (in the file, or in {ZONE_VARIABLE})"
+        raise ValueError(f"a grid zone is a country's two letters, and parts of it after dashes, {example}")
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_is_a_zone)]
+"""A grid zone; "" for none."""
+
+
 def _listed(value: Any) -> Any:
-    """One name, a list of names, or nothing, as a tuple of names."""
-    names = [] if value is None else [value] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+    """One name, or a list of names, as a tuple of names."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError("give the name of a provider, or a list of them")
     return tuple(names)
+
+
+def _listed_or_none(value: Any) -> Any:
+    return () if value is None else _listed(value)
 
 
 Providers = Annotated[tuple[str, ...], BeforeValidator(_listed)]
@@ -60,7 +74,7 @@ class NodeSettings(Settings):
 class IntensitySettings(Settings):
     """Who tells the intensity of which zone; the other keys are the providers' own sections.
 
-    provider: one, or several to be asked in this order; none is an error.
+    provider: one, or several to be asked in this order.
     grid_zone: where this node draws its power from; by default what CARBON_GRID_ZONE says.
     zones: of the whole cluster (forecast service), with their own provider or providers where they differ.
     marginal: who tells the marginal intensity, which no grams are counted with.
@@ -70,24 +84,28 @@ class IntensitySettings(Settings):
     """
 
     provider: Providers = ("static",)
-    grid_zone: str = Field(
-        default_factory=lambda: os.environ.get(ZONE_VARIABLE, ""), pattern=ZONE, validate_default=True
-    )
-    zones: dict[Annotated[str, Field(pattern=ZONE)], Providers] = Field(default_factory=dict)
+    grid_zone: Zone = Field(default_factory=lambda: os.environ.get(ZONE_VARIABLE, ""), validate_default=True)
+    zones: dict[Zone, Annotated[tuple[str, ...], BeforeValidator(_listed_or_none)]] = Field(default_factory=dict)
     marginal: str | None = None
     market_grams_per_kilowatt_hour: float | None = Field(default=None, ge=0, le=2000)
     cache_dir: Path | None = Path("/var/lib/carbon-exporter/intensity")
     ca_file: Path | None = None
     sections: dict[str, Section] = Field(default_factory=dict)
 
-    def chain_of(self, zone: str) -> tuple[str, ...]:
-        """The providers of one zone, in the order in which they are to be asked."""
+    def node_chain(self) -> tuple[str, ...]:
+        """The providers of a node, in the order in which they are to be asked: `zones` is for the forecast service.
+
+        Only a node whose configuration names no provider takes that of its zone there.
+        """
+        return self.provider if "provider" in self.model_fields_set else self._chain_of(self.grid_zone)
+
+    def _chain_of(self, zone: str) -> tuple[str, ...]:
         return self.zones.get(zone) or self.provider
 
     def chains(self) -> dict[str, tuple[str, ...]]:
         """The providers of every zone that is named: those of `zones`, and `grid_zone` too."""
         zones = [*self.zones, *([self.grid_zone] if self.grid_zone else [])]
-        return {zone: self.chain_of(zone) for zone in zones}
+        return {zone: self._chain_of(zone) for zone in zones}
 
 
 class EmbodiedSettings(Settings):

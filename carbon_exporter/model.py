@@ -13,6 +13,9 @@ COMPONENTS: Final[tuple[Component, ...]] = ("cpu", "dram", "gpu")
 Json: TypeAlias = dict[str, Any]
 
 JOULES_PER_KILOWATT_HOUR: Final = 3.6e6
+HOUR_SECONDS: Final = 3600
+LAST_SECONDS: Final = 253_402_300_800.0
+"""The end of the year 9999 (Unix time): for ever, also where JSON has no infinity."""
 
 
 class ConfigurationError(Exception):
@@ -258,6 +261,7 @@ class Traits:
         fresh_seconds: how old its newest value may be to be used still.
         horizon_seconds: how far its own forecast goes; 0: `predict` is not to be asked.
         pace_seconds: least time between two questions to it, whatever the zone.
+        keeps_estimates: no better values of the past may come than its estimates, so that these are its record.
     """
 
     provider: str
@@ -271,6 +275,7 @@ class Traits:
     fresh_seconds: float = 10_800.0
     horizon_seconds: float = 0.0
     pace_seconds: float = 0.5
+    keeps_estimates: bool = False
 
 
 class GridProvider(Protocol):
@@ -346,7 +351,8 @@ class Web(Protocol):
         headers: Mapping[str, str] = ...,
         auth: tuple[str, str] | None = None,
     ) -> WebAnswer:
-        """One GET; redirects are not followed, and any status is an answer. `auth`: user and password for HTTP Basic.
+        """One GET; redirects are not followed, and any status is an answer. `auth`: user and password for HTTP Basic,
+        in UTF-8.
 
         Raises:
             ProviderError: "timeout" or "unreachable", or "parse" where the answer is too large or cut off.

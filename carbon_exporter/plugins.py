@@ -3,7 +3,8 @@
 A module offers a class `Settings` and one function: open_source(settings, roots), open_resolver(settings, roots)
 or open_provider(settings, grid_zone, environment). A source may name another one as STANDS_IN_FOR: then it is read
 only while that one has no hardware to read. A resolver has a RANK: what one of lower rank claims, a later one leaves
-out. Both may say in ABSENT why what they read may be missing and what to do, for `check`.
+out. Both may say in ABSENT why what they read may be missing and what to do, for `check`. A provider that needs no grid
+zone says WITHOUT_ZONE.
 """
 
 import importlib
@@ -55,6 +56,10 @@ def open_provider(
     if name not in providers:
         raise ConfigurationError(f"intensity.provider: {name!r} is unknown; known: {', '.join(sorted(providers))}")
     module, settings = providers[name]
+    if not grid_zone and not getattr(module, "WITHOUT_ZONE", False):
+        raise ConfigurationError(
+            f"intensity.grid_zone: {name} needs the zone that the power comes from, such as DE; it is never guessed"
+        )
     provider: GridProvider = module.open_provider(settings, grid_zone, environment)
     return provider
 

@@ -9,10 +9,10 @@ from statistics import fmean
 import pytest
 
 from carbon_exporter.grid.advice import Advice, advise
-from carbon_exporter.grid.hours import HOUR_SECONDS
 from carbon_exporter.grid.outlook import Outlook, past_replays
 from carbon_exporter.grid.replay import Replay
 from carbon_exporter.grid.statistical import curve
+from carbon_exporter.model import HOUR_SECONDS
 
 HOUR = 500_000
 BEGIN = float(HOUR * HOUR_SECONDS)
@@ -192,3 +192,44 @@ def test_the_interval_holds_what_the_wait_saves_nine_times_in_ten(seed):
     assert len(inside) > 150
     assert 0.84 < fmean(inside) <= 0.97
     assert fmean(said for said, _ in gains) == pytest.approx(fmean(came for _, came in gains), abs=0.02)
+
+
+# What is known.
+
+
+@pytest.mark.parametrize("hours", [1, 96])
+def test_where_nothing_is_known_of_the_hours_ahead_no_saving_is_claimed_to_be_known(hours):
+    flat = Outlook(HOUR, (330.0,) * 96, (), (), "static", ())
+    advice = ask(flat, hours=hours)
+    assert (advice.start_seconds, advice.saving_grams, advice.worthwhile) == (BEGIN, 0, False)
+    assert (advice.saving_ratio_low, advice.saving_ratio_high) == (None, None)
+
+
+@pytest.mark.parametrize("late", [1.0, 60.0])
+def test_a_deadline_that_passed_while_it_was_asked_for_is_no_nonsense(late):
+    advice = advise(outlook(VALLEY), 2.0, 3.0, BEGIN + 2 * 3600 - late, BEGIN, 1.0)
+    assert (advice.start_seconds, advice.deadline_seconds) == (BEGIN, BEGIN + 2 * 3600)
+    with pytest.raises(ValueError, match="deadline_seconds is before now"):
+        advise(outlook(VALLEY), 2.0, 3.0, BEGIN + 2 * 3600 - 61, BEGIN, 1.0)
+
+
+@pytest.mark.parametrize("pue", [0.99, 10.1, math.nan, -1.0])
+def test_no_pue_is_below_1_or_above_10(pue):
+    with pytest.raises(ValueError, match=r"pue is .*: must be 1 to 10"):
+        ask(outlook(VALLEY), pue=pue)
+
+
+def test_the_example_of_the_documents(repository):
+    disappointments = [-0.15] * 4 + [0.10] * 4 + [(-3 + 0.6 - 0.4) / 92] * 92  # their mean is -0.03
+    replays = [choice(100.0, 100.0 / math.exp(score)) for score in disappointments]
+    advice = ask(outlook([400.0] * 8 + [300.0] * 8 + [400.0] * 80, []), hours=8, kilowatts=3, pue=1.2)
+    assert advice.grams_now == pytest.approx(11_520)
+    advice = ask(outlook([400.0, 300.0, 400.0], replays), hours=1, kilowatts=24, pue=1.2)
+    told = [
+        f"{100 * ratio:.1f} %" for ratio in (advice.saving_ratio, advice.saving_ratio_low, advice.saving_ratio_high)
+    ]
+    text = (repository / "docs" / "intensity.md").read_text().partition("## Best hours")[2]
+    example = text.partition("**Example.**")[2].partition("\n\n")[0]
+    assert told == ["22.7 %", "12.9 %", "32.1 %"]
+    numbers = [*told, f"{advice.grams_now / 1000:.1f} kg", f"{advice.saving_grams / 1000:.1f} kg", "0.03 less", "0.15"]
+    assert [number for number in numbers if number not in example] == []

@@ -1,19 +1,20 @@
 """`carbon-exporter advise` against a server on loopback: what it asks, what it prints, and what can go wrong."""
 
+import base64
 import json
-import math
+import ssl
 import time
 
 import pytest
+from authority import Authority
 from fake_grid import FakeGrid, Reply
 
 from carbon_exporter import cli
 from carbon_exporter.grid.advice import advise
 from carbon_exporter.grid.advise import HONESTY, deadline_seconds
-from carbon_exporter.grid.hours import HOUR_SECONDS
 from carbon_exporter.grid.outlook import Outlook
 from carbon_exporter.grid.replay import Replay
-from carbon_exporter.model import ConfigurationError
+from carbon_exporter.model import HOUR_SECONDS, ConfigurationError
 
 HOUR = 525_960  # Wed 01 Jan 2030 00:00 UTC
 BEGIN = HOUR * HOUR_SECONDS
@@ -25,6 +26,11 @@ def answer(*, hours=3.0, came=None, grams=GRAMS, now=BEGIN + 1800, **extra):
     replays = [Replay(GRAMS, tuple(value or 1.0 for value in line)) for line in came or []]
     outlook = Outlook(HOUR, grams, (), (), "statistical", tuple(replays))
     return {**advise(outlook, hours, 2.0, None, now, 1.1).to_json(), **SOURCE, **extra}
+
+
+def static_answer():
+    outlook = Outlook(HOUR, (330.0,) * 96, (), (), "static", ())
+    return {**advise(outlook, 3.0, 2.0, None, BEGIN, 1.1).to_json(), **SOURCE}
 
 
 def came(then):
@@ -64,7 +70,7 @@ def test_it_shows_the_start_now_the_best_start_the_saving_and_the_hours(capsys):
     assert marks == " " * (len(bars) - 24 + 5) + "^^^"
     assert max(len(line) for line in lines) <= 90
     asked = grid.asked[0]
-    assert (asked.path, asked.parameters) == ("/api/v1/advice", {"zone": "XX", "hours": "3", "kilowatts": "2"})
+    assert (asked.path, asked.parameters) == ("/api/v1/advice", {"zone": "XX", "hours": "3.0", "kilowatts": "2.0"})
     assert "authorization" not in asked.headers
 
 
@@ -76,6 +82,7 @@ def weekday(seconds):
     ("document", "verdict"),
     [
         (answer(grams=(300.0,) * 96), "start now: no later start before the deadline is expected to be better"),
+        (static_answer(), "nothing is known of the hours ahead but one mean for all"),
         (answer(), "too little is known of earlier forecasts to say how sure that is"),
         (
             answer(came=[came(100.0)] * 80 + [came(500.0)] * 20),
@@ -197,11 +204,21 @@ def test_what_goes_wrong_is_one_line(capsys, reply, status, message):
         (["--deadline", "soon"], 2, "--deadline 'soon'"),
         (["--password-file", "/nowhere"], 2, "--password-file needs --username"),
         (["--username", "a", "--password-file", "/nowhere"], 2, "/nowhere: FileNotFoundError"),
-        (["--ca-file", "/nowhere"], 2, "--ca-file /nowhere: is no file"),
+        (["--ca-file", "/nowhere"], 2, "--ca-file: /nowhere: is no file"),
+        (["--ca-file", __file__], 2, f"--ca-file: {__file__}: holds no PEM certificates"),
+        (["--username", "ali"], 2, "--username ali: has no password: give --password-file or set CARBON_INTENSITY_"),
+        (["--hours", "0"], 2, "--hours is 0: must be above 0 and at most 96"),
+        (["--hours", "nan"], 2, "--hours is nan"),
+        (["--hours", "96.1"], 2, "--hours is 96.1"),
+        (["--kilowatts", "-1"], 2, "--kilowatts is -1"),
+        (["--kilowatts", "inf"], 2, "--kilowatts is inf"),
+        (["--pue", "0.9"], 2, "--pue is 0.9: must be 1 to 10"),
     ],
 )
 def test_a_bad_flag_is_one_line(capsys, flags, status, message):
-    assert cli.main(["advise", "--hours", "3", "--kilowatts", "2", "--zone", "XX", *flags]) == status
+    # Nobody answers there: what is refused is refused before anybody is asked.
+    start = ["advise", "--hours", "3", "--kilowatts", "2", "--zone", "XX", "--url", "http://127.0.0.1:1"]
+    assert cli.main([*start, *flags]) == status
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert message in err
@@ -222,8 +239,43 @@ def test_a_grid_without_carbon_is_drawn_too(capsys):
     assert "0 to 0" in out
 
 
-def test_a_number_that_is_none_is_refused_by_the_service(capsys):
-    with served(Reply({"error": "hours is nan: must be above 0 and at most 96"}, 400)) as grid:
-        status = cli.main(["advise", "--hours", str(math.nan), "--kilowatts", "2", "--url", grid.url, "--zone", "XX"])
-    assert status == 2
-    assert "hours is nan" in capsys.readouterr().err
+def test_numbers_are_sent_as_they_were_given(capsys):
+    flags = ["--hours", "1.2345678", "--kilowatts", "0.000123456789", "--pue", "1.123456789"]
+    with served(Reply(answer())) as grid:
+        assert run(grid, "--zone", "XX", *flags, capsys=capsys)[0] == 0
+    sent = grid.asked[0].parameters
+    assert [float(sent[name]) for name in ("hours", "kilowatts", "pue")] == [1.2345678, 0.000123456789, 1.123456789]
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+def test_a_password_of_any_letters_is_sent_in_utf_8(tmp_path, capsys, monkeypatch, by_file):
+    monkeypatch.setenv("CARBON_INTENSITY_PASSWORD", "pässwört: €")
+    password = tmp_path / "password"
+    password.write_text("pässwört: €\n", "utf-8")
+    with served(Reply(answer())) as grid:
+        flags = ["--password-file", str(password)] if by_file else []
+        assert run(grid, "--username", "ålï", *flags, capsys=capsys)[0] == 0
+    assert len(grid.asked) == 2
+    for asked in grid.asked:
+        sent = asked.headers["authorization"].removeprefix("Basic ")
+        assert base64.b64decode(sent).decode() == "ålï:pässwört: €"
+
+
+@pytest.mark.parametrize("status", [400, 500, 302])
+def test_a_password_that_the_service_repeats_is_not_shown(capsys, monkeypatch, status):
+    monkeypatch.setenv("CARBON_INTENSITY_PASSWORD", "open-sesame")
+    reply = Reply({"error": "open-sesame is wrong"}, status, {"Location": "http://x.example/open-sesame/"})
+    with served(reply) as grid:
+        _, _, err = run(grid, "--zone", "XX", "--username", "ali", capsys=capsys)
+    assert "(the secret)" in err
+    assert "sesame" not in err
+
+
+def test_what_trusts_nobody_names_the_flag(tmp_path, capsys):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority = Authority(tmp_path, "authority")
+    context.load_cert_chain(*authority.issue("server"))
+    with FakeGrid({"/api/v1/advice": Reply(answer())}, tls=context) as grid:
+        status, _, err = run(grid, "--zone", "XX", capsys=capsys)
+        assert (status, "(--ca-file)" in err, "intensity." in err) == (1, True, False)
+        assert run(grid, "--zone", "XX", "--ca-file", str(authority.file), capsys=capsys)[0] == 0

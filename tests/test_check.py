@@ -2,9 +2,13 @@
 
 import contextlib
 import io
+import re
 import socket
+import time
 
 import pytest
+import yaml
+from fake_grid import FakeGrid, Reply
 from powercap import two_sockets
 from rich.console import Console
 from scripted import ScriptedProc
@@ -86,6 +90,51 @@ def test_the_intensity_says_how_good_it_is(host, more, status, words):
     (finding,) = of(host.find(more), "intensity")
     assert finding.status == status
     assert words in finding.text
+
+
+def quarters(now):
+    first = int(now // 900) * 900 - 40 * 900
+    seconds = [first + 900 * i for i in range(80)]
+    known = [300.0 if s <= now else None for s in seconds]
+    return {"unix_seconds": seconds, "co2eq": known, "co2eq_forecast": [280.0] * 80}
+
+
+def test_every_provider_of_a_service_is_asked_once(host):
+    answer = Reply(quarters(time.time()))
+    with FakeGrid({"/co2eq": answer, "/co2eq_forecast": answer, "/intensity": Reply({}, 503)}) as grid:
+        intensity = {
+            "zones": {"DE": "energy_charts", "FR": ["energy_charts", "static"], "GB": "gb_carbon_intensity"},
+            "energy_charts": {"url": grid.url},
+            "gb_carbon_intensity": {"url": grid.url},
+        }
+        findings = host.find(yaml.safe_dump({"intensity": intensity}))
+        assert sorted(asked.path for asked in grid.asked).count("/co2eq") == 2
+    charts = of(findings, "intensity.energy_charts")
+    assert [finding.status for finding in charts] == ["ok", "ok"]
+    words = r"answers for DE: average, unspecified, steps of 15 min, 1[01] h of the past, forecast to \d+ h ahead"
+    assert re.match(words, charts[0].text)
+    assert "Fraunhofer ISE" in charts[0].text
+    (broken,) = of(findings, "intensity.gb_carbon_intensity")
+    assert broken.status == "broken"
+    in_use = [finding.text for finding in of(findings, "intensity")]
+    assert [text.split(" for ")[1].split(",")[0] for text in in_use] == [
+        "DE (energy_charts", "FR (energy_charts", "GB (static",
+    ]  # fmt: skip
+
+
+def test_a_node_of_a_cluster_asks_the_service_only(host):
+    with FakeGrid() as grid:
+        intensity = {
+            "provider": "cluster",
+            "grid_zone": "FR",
+            "zones": {"FR": "energy_charts"},
+            "cluster": {"url": grid.url},
+            "energy_charts": {"url": grid.url},
+        }
+        findings = host.find(yaml.safe_dump({"intensity": intensity}))
+        assert grid.paths() == ["/api/v1/intensity"]
+    (broken,) = of(findings, "intensity.cluster")
+    assert (broken.status, grid.url in broken.text) == ("broken", True)
 
 
 def test_running_jobs_are_named(host):

@@ -72,10 +72,7 @@ def test_a_bad_configuration_ends_the_real_process_without_a_traceback(tmp_path)
     path.write_text("pue: none")
     result = run("node", "--config", str(path), "--log.level", "warning")
     assert (result.returncode, result.stdout) == (2, "")
-    assert (
-        result.stderr
-        == f"carbon-exporter node: {path}: pue: give a number from 1 to 10, or the word cloud_region\n"
-    )
+    assert result.stderr == f"carbon-exporter node: {path}: pue: give a number from 1 to 10, or the word cloud_region\n"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +89,7 @@ def test_the_forecast_service_serves_and_says_that_prometheus_is_away(tmp_path):
     url = f"http://127.0.0.1:{free_port()}"
     config = tmp_path / "carbon.yaml"
     away = f"http://127.0.0.1:{free_port()}"
-    config.write_text(yaml.safe_dump({"forecast": {"prometheus_url": away, "poll_seconds": 0.2}}))
+    config.write_text(yaml.safe_dump({"forecast": {"prometheus_url": away, "poll_seconds": 0.2, "history_file": None}}))
     command = [*COMMAND, "forecast", "--config", str(config), "--web.listen-address", url.split("//")[1]]
     with Server(command, url, tmp_path / "log", ready_path="/-/healthy") as server:
         page = requests.get(f"{url}/metrics", timeout=5).text

@@ -208,9 +208,12 @@ def test_who_it_is(tmp_path):
         ):
             observe(provider)
             assert grid.asked[-1].headers["authorization"] == expected
+        opened = open_for(grid, username="node", password_file=file)
         file.unlink()
-        reason, message = failing(grid, open_for(grid, username="node", password_file=file))
+        reason, message = failing(grid, opened)
         assert (reason, str(file) in message) == ("auth", True)
+        with pytest.raises(ConfigurationError, match=r"^intensity\.cluster\.password_file: .*/password: FileNotFound"):
+            open_for(grid, username="node", password_file=file)
 
 
 def test_a_password_is_never_shown():
@@ -218,6 +221,23 @@ def test_a_password_is_never_shown():
         provider = open_for(grid, {"CARBON_INTENSITY_PASSWORD": "hush"}, username="node")
         _, message = failing(grid, provider)
         assert "hush" not in f"{message} {provider!r} {vars(provider)!r} {grid.asked[0].url}"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply("", 302, {"Location": "http://elsewhere/hush-hush/bm9kZTpodXNoLWh1c2g=/"}),
+        Reply({"error": "hush-hush or bm9kZTpodXNoLWh1c2g="}, 401),
+        Reply(told(zone="hush-hush")),
+        Reply(told(data_timestamp_seconds="hush-hush")),
+    ],
+)
+def test_a_password_that_an_answer_repeats_is_not_told(reply):
+    with FakeGrid({PATH: reply}) as grid:
+        _, message = failing(grid, open_for(grid, {"CARBON_INTENSITY_PASSWORD": "hush-hush"}, username="node"))
+    assert "(the secret)" in message
+    assert "hush" not in message
+    assert "bm9kZT" not in message
 
 
 @pytest.mark.parametrize(

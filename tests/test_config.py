@@ -56,6 +56,15 @@ def test_zones_have_their_own_providers_or_the_common_one(tmp_path):
     assert load(tmp_path, "intensity: {zones: {DE: }}").intensity.chains() == {"DE": ("static",)}
 
 
+def test_a_node_asks_its_provider_and_not_those_of_the_service(tmp_path):
+    shared = "intensity: {provider: cluster, grid_zone: FR, zones: {FR: energy_charts, DE: [entsoe]}}"
+    config = load(tmp_path, shared).intensity
+    assert (config.node_chain(), config.chains()["FR"]) == (("cluster",), ("energy_charts",))
+    alone = load(tmp_path, "intensity: {grid_zone: FR, zones: {FR: energy_charts}}").intensity
+    assert alone.node_chain() == ("energy_charts",)
+    assert load(tmp_path, "intensity: {grid_zone: FR}").intensity.node_chain() == ("static",)
+
+
 def test_the_zone_may_come_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("CARBON_GRID_ZONE", "DK-DK1")
     assert load(tmp_path, "pue: 1\n").intensity.grid_zone == "DK-DK1"
@@ -86,7 +95,9 @@ def test_the_zone_may_come_from_the_environment(tmp_path, monkeypatch):
         ("intensity: {provider: [energy_charts, 5]}", r"intensity\.provider: give the name"),
         ("intensity: {grid_zone: Germany}", r"intensity\.grid_zone: "),
         ("intensity: {zones: [DE, FR]}", r"intensity\.zones: "),
-        ("intensity: {zones: {Germany: }}", r"intensity\.zones\.Germany: "),
+        ("intensity: {zones: {Germany: }}", r"intensity\.zones\.Germany: a grid zone is a country's two letters"),
+        ("intensity: {zones: {DE: 5}}", r"intensity\.zones\.DE: give the name of a provider"),
+        ("intensity: {provider: []}", r"intensity\.provider: give the name of a provider"),
         ("intensity: {market_grams_per_kilowatt_hour: -1}", r"intensity\.market_grams_per_kilowatt_hour: "),
         ("embodied: {gpu_years: 0}", r"embodied\.gpu_years: "),
         ("embodied: {gpu_kilos: 5}", r"embodied\.gpu_kilos: unknown key; known keys here: .*gpu_kilograms"),

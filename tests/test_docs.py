@@ -13,8 +13,9 @@ import carbon_exporter
 from carbon_exporter import cli, metrics, plugins
 from carbon_exporter.config import Config, load_config
 from carbon_exporter.forecast.settings import Settings as ForecastSettings
+from carbon_exporter.intensity.cluster import Settings as ClusterSettings
 from carbon_exporter.jobs.kubernetes import Settings as KubernetesSettings
-from carbon_exporter.settings import Settings
+from carbon_exporter.settings import Settings, validated
 
 NOT_METRICS = {"carbon_exporter", "carbon_training", "carbon_exporter_push", "carbon_exporter_demo"}
 
@@ -171,16 +172,71 @@ def test_no_machine_path_or_download_address_is_in_the_tree(repository):
             assert not forbidden.search(path.read_text(errors="replace")), name
 
 
-def test_the_manifest_is_yaml_and_its_configuration_is_accepted(repository, tmp_path):
+def manifests(repository):
+    """The YAML blocks of kubernetes.md: the node agent's, the forecast service's, and the nodes' intensity after it."""
     text = (repository / "docs" / "kubernetes.md").read_text()
-    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    parts = {part["kind"]: part for part in yaml.safe_load_all(block)}
-    file = tmp_path / "config.yaml"
+    blocks = [list(yaml.safe_load_all(block)) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    node, forecast, (then,) = blocks
+    return {part["kind"]: part for part in node}, {part["kind"]: part for part in forecast}, then
+
+
+def config_of(parts, folder):
+    file = folder / "config.yaml"
     file.write_text(parts["ConfigMap"]["data"]["config.yaml"])
-    config = load_config(file)
-    (container,) = parts["DaemonSet"]["spec"]["template"]["spec"]["containers"]
-    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+    return load_config(file)
+
+
+def container_of(parts, kind):
+    """The one container of a pod, and its mounts: path -> whether it is read-only."""
+    pod = parts[kind]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    _, command, *flags = container["command"]
+    cli._parser().parse_args([command, *flags])
+    return container, {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+
+
+def test_the_manifest_of_the_node_agent_is_yaml_and_its_configuration_is_accepted(repository, tmp_path):
+    parts, _, then = manifests(repository)
+    config = config_of(parts, tmp_path)
+    _, mounts = container_of(parts, "DaemonSet")
     assert mounts[str(config.node.sysfs)]
     assert not mounts[str(config.node.state_file.parent)]
+    assert config.intensity.cache_dir.parent == config.node.state_file.parent
     assert mounts[str(KubernetesSettings().pod_resources_socket.parent)]
-    assert parts["ClusterRole"]["rules"][0]["verbs"] == ["get", "list", "watch"]
+    verbs = {resource: rule["verbs"] for rule in parts["ClusterRole"]["rules"] for resource in rule["resources"]}
+    listed = ["get", "list", "watch"]
+    assert verbs == {"pods": listed, "resourceslices": listed, "nodes": ["get"]}
+    with_cluster = validated(Config, then, "").intensity
+    assert with_cluster.provider == ("cluster",)
+    assert with_cluster.cache_dir == config.intensity.cache_dir
+
+
+def test_the_manifest_of_the_forecast_service_is_what_the_nodes_ask(repository, tmp_path):
+    node, parts, then = manifests(repository)
+    config = config_of(parts, tmp_path)
+    container, mounts = container_of(parts, "Deployment")
+    variables = {variable["name"]: variable["valueFrom"]["secretKeyRef"] for variable in container["env"]}
+    assert variables.keys() <= set(KEYS)
+    assert all(reference["optional"] for reference in variables.values())
+    assert validated(ForecastSettings, config.forecast, "forecast").prometheus_url
+    for zone, chain in config.intensity.chains().items():
+        for name in chain:
+            plugins.open_provider(name, config.intensity.sections, zone, {})
+    assert then["intensity"]["grid_zone"] in config.intensity.zones
+    assert config_of(node, tmp_path).intensity.grid_zone in config.intensity.zones
+    assert mounts[str(config.intensity.cache_dir)] is False
+
+    service, deployment = parts["Service"], parts["Deployment"]
+    (port,), (exposed,) = container["ports"], service["spec"]["ports"]
+    assert f":{port['containerPort']}" == cli.FORECAST_ADDRESS
+    assert exposed["targetPort"] == port["name"]
+    assert f"http://{service['metadata']['name']}:{exposed['port']}" == ClusterSettings().url
+    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+    assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]) == (1, {"type": "Recreate"})
+    assert deployment["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"]
+    namespaces = {part["metadata"]["namespace"] for part in [*parts.values(), node["DaemonSet"]]}
+    assert namespaces == {node["Namespace"]["metadata"]["name"]}

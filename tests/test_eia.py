@@ -257,3 +257,18 @@ def test_it_has_no_forecast_and_says_how_late_it_is(grid):
 
 def test_no_fuel_is_storage():
     assert not FUELS.keys() & STORAGE
+
+
+@pytest.mark.parametrize("column", ["period", "respondent", "value"])
+def test_a_key_that_an_answer_repeats_is_not_told(grid, column):
+    bad = {**row(NOW_HOUR - 3, "NG", 100, "CISO"), column: KEY}
+    assert "(the secret)" in str(failure(grid, Reply(envelope([bad]))))
+
+
+def test_a_key_that_a_redirect_repeats_is_not_told(grid):
+    assert "(the secret)" in str(failure(grid, Reply("", 302, {"Location": f"https://x.example/{KEY}/"})))
+
+
+def test_a_key_file_that_is_missing_is_found_at_the_start(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"^intensity\.eia\.key_file: .*/nowhere: FileNotFoundError"):
+        open_provider(Settings(key_file=tmp_path / "nowhere"), "US", {})

@@ -269,8 +269,23 @@ def test_without_a_token_both_ways_to_give_one_are_named():
 
 
 def test_a_token_file_that_cannot_be_read_is_found_at_the_start(tmp_path):
-    with pytest.raises(ConfigurationError, match="nowhere"):
+    with pytest.raises(ConfigurationError, match=r"^intensity\.electricity_maps\.token_file: .*/nowhere: "):
         open_provider(Settings(token_file=tmp_path / "nowhere"), "DK-DK1", {})
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply("", 302, {"Location": f"https://x.example/{TOKEN}/"}),
+        Reply({"error": f"token {TOKEN}"}, 401),
+        latest(zone=TOKEN),
+        latest(temporalGranularity=TOKEN),
+        latest(emissionFactorType=TOKEN),
+        latest(datetime=TOKEN),
+    ],
+)
+def test_a_token_that_an_answer_repeats_is_not_told(reply):
+    assert "(the secret)" in str(failure({LATEST: reply}, since=NOW))
 
 
 def test_without_a_zone_it_does_not_start():

@@ -9,6 +9,7 @@ from carbon_exporter.metrics import Renderer
 from carbon_exporter.model import DeviceReading, Gpu, HostCpu, JobUse
 from carbon_exporter.node.embodied import Embodied, grams_per_second, host_shares
 from carbon_exporter.node.exposition import families
+from carbon_exporter.node.grams import Grams
 from carbon_exporter.node.ledger import Ledger
 
 BOARD_KILOGRAMS, HOST_KILOGRAMS, YEARS = 1312.0, 5700.0, 5.0
@@ -95,7 +96,7 @@ def test_a_fall_back_to_another_basis_opens_a_second_series_beside_the_first(nod
 
 
 def test_grams_of_every_kind_survive_a_restart(node):
-    node.ledger_settings = {"market_grams_per_joule": 1e-5, "embodied": Embodied(GPU_RATE, HOST_RATE)}
+    node.ledger_settings = {"grams": Grams(market_grams_per_joule=1e-5, embodied=Embodied(GPU_RATE, HOST_RATE))}
     node.known = told([(0.0, 100.0)], NOW, basis="operational")
     node.start()
     node.tick()
@@ -112,7 +113,7 @@ def test_grams_of_every_kind_survive_a_restart(node):
 
 
 def test_embodied_grams_alone_survive_a_restart(node):
-    node.ledger_settings = {"embodied": Embodied(GPU_RATE, HOST_RATE)}
+    node.ledger_settings = {"grams": Grams(embodied=Embodied(GPU_RATE, HOST_RATE))}
     node.start()
     node.tick()
     before = work(node, 0.0, seconds=60.0).ledger.accounts["bert"].embodied_grams["host"]
@@ -142,7 +143,7 @@ def test_market_based_grams_stand_beside_the_location_based_ones(node):
     series = 'carbon_job_market_emissions_grams_total{training_job="bert",component="cpu"}'
     node.tick()
     assert series not in page(work(node, 100.0))
-    node.ledger_settings = {"market_grams_per_joule": 1.5 * 20 / 3.6e6}
+    node.ledger_settings = {"grams": Grams(market_grams_per_joule=1.5 * 20 / 3.6e6)}
     node.start()
     assert page(node.tick())[series] == 0.0
     tick = work(node, 360.0)
@@ -153,7 +154,7 @@ def test_market_based_grams_stand_beside_the_location_based_ones(node):
 def test_embodied_grams_are_off_by_default_and_each_part_alone_can_be_on(node):
     node.tick()
     assert not any("embodied" in name for name in page(work(node, 100.0)))
-    node.ledger_settings = {"embodied": Embodied(host_grams_per_second=HOST_RATE)}
+    node.ledger_settings = {"grams": Grams(embodied=Embodied(host_grams_per_second=HOST_RATE))}
     node.start()
     node.tick()
     found = {name: grams for name, grams in page(work(node, 100.0, seconds=60.0)).items() if "embodied" in name}
@@ -166,7 +167,7 @@ class Rack:
     """Eight GPUs and 96 CPUs, posted every minute; who holds what is the test's."""
 
     def __init__(self, holders, *, cpus=(), busy=(), embodied=Embodied(GPU_RATE, HOST_RATE)):  # noqa: B008 - frozen
-        self.ledger = Ledger(1e12, embodied=embodied)
+        self.ledger = Ledger(1e12, grams=Grams(embodied=embodied))
         self.now = 0.0
         self.holders, self.cpus, self.busy = holders, dict(cpus), dict(busy)
 
@@ -240,7 +241,7 @@ def test_a_gpu_that_cannot_be_read_for_a_while_is_its_holders_for_that_time_too(
 
 def test_a_gpu_goes_by_the_time_that_it_is_held_and_not_by_use():
     """One of two holders does three quarters of the work."""
-    ledger = Ledger(1e12, embodied=Embodied(GPU_RATE, 0.0))
+    ledger = Ledger(1e12, grams=Grams(embodied=Embodied(GPU_RATE, 0.0)))
     jobs = [JobUse(name, "process", name, pids=frozenset({pid})) for pid, name in enumerate("ab", 1)]
     for now in (0.0, 60.0):
         gpu = Gpu(0, "H100", "550", pids=frozenset({1, 2}), sm_share_by_pid={1: 0.6, 2: 0.2})

@@ -341,3 +341,24 @@ def test_it_has_no_forecast(grid):
     assert provider(grid).traits.horizon_seconds == 0
     with pytest.raises(ProviderError, match="no forecast"):
         provider(grid).predict(BoundedWeb(), NOW)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply("", 302, {"Location": f"https://x.example/{TOKEN}/"}),
+        Reply(document(series("B04", period([1]), area=TOKEN[:18]))),
+        Reply(document(series("B04", period([1]).replace("PT60M", TOKEN[:18])))),
+        Reply(document(series("B04", period([TOKEN])))),
+        Reply(acknowledgement("x" * 190 + TOKEN), 400),
+    ],
+)
+def test_a_token_that_an_answer_repeats_is_not_told(grid, reply):
+    message = str(failure(grid, reply))
+    assert "(the secret)" in message
+    assert TOKEN[:8] not in message
+
+
+def test_a_token_file_that_is_missing_is_found_at_the_start(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"^intensity\.entsoe\.token_file: .*/nowhere: FileNotFoundError"):
+        open_provider(Settings(token_file=tmp_path / "nowhere"), "FR", {})

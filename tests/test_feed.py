@@ -88,6 +88,36 @@ def test_the_history_holds_whole_past_hours_and_asks_only_for_what_is_new():
     assert set(feed.history) == {first + 61 * 24, first + 61 * 24 + 1}  # the rest is too old
 
 
+def test_what_is_only_estimated_yet_is_no_history_and_is_asked_again():
+    past = hourly(T0 - 30 * HOUR, *[400] * 28)
+    provider = ScriptedProvider((*past, *hourly(T0 - 2 * HOUR, 200, 200, 200, estimated=True)))
+    clockwork = Clockwork(provider)
+    clockwork.run(60)
+    (feed,) = clockwork.feeds
+    first = hour_of(T0)
+    assert max(feed.history) == first - 3
+    clockwork.run(3 * HOUR)  # two hours more are over, and still only forecast
+    assert max(feed.history) == first - 3
+    assert set(provider.since[1:]) == {(first - 4) * HOUR}
+    provider.spans = hourly(T0 - 5 * HOUR, *[400] * 8)
+    clockwork.run(HOUR)
+    assert [feed.history[hour] for hour in range(first - 3, first + 3)] == [400] * 6
+
+
+def test_a_provider_that_never_measures_has_no_history_and_is_asked_for_a_day():
+    provider = ScriptedProvider(hourly(T0 - 24 * HOUR, *[200] * 48, estimated=True))
+    clockwork = Clockwork(provider)
+    clockwork.run(HOUR)
+    assert clockwork.feeds[0].history == {}
+    assert provider.since[1] == pytest.approx(T0 - 24 * HOUR, abs=HOUR)
+    assert clockwork.grams() == 200
+    lasting = ScriptedProvider(hourly(T0 - 24 * HOUR, *[200] * 48, estimated=True), keeps_estimates=True)
+    clockwork = Clockwork(lasting)
+    clockwork.run(HOUR)
+    assert len(clockwork.feeds[0].history) == 24
+    assert lasting.since[1] == (hour_of(T0) - 1 - 24) * HOUR
+
+
 def test_its_own_forecast_continues_what_it_told():
     provider = ScriptedProvider(hourly(T0, 100), hourly(T0 - HOUR, 1, 2, 3, 4, 5), horizon_seconds=4 * HOUR)
     clockwork = Clockwork(provider)

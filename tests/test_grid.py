@@ -53,6 +53,7 @@ def wait_for(condition, seconds=10):
     [
         ({"provider": "energy_charts"}, {}, r"intensity\.zones: name the zones that energy_charts"),
         ({"provider": "energy_charts", "grid_zone": "US-CAL-CISO"}, {}, r"intensity\.grid_zone: energy_charts does"),
+        ({"provider": "cluster", "zones": {"DE": None}}, {}, r"intensity\.zones\.DE: cluster asks"),
         ({"provider": "magic", "grid_zone": "DE"}, {}, r"intensity\.provider: 'magic' is unknown; known: .*watttime"),
         ({"provider": ["energy_charts", "energy_charts"], "grid_zone": "DE"}, {}, r"energy_charts stands twice"),
         ({"provider": "electricity_maps", "grid_zone": "DE"}, {}, r"CARBON_ELECTRICITY_MAPS_TOKEN"),
@@ -72,6 +73,12 @@ def test_what_cannot_be_used_is_one_line_that_names_the_key(tmp_path, intensity,
         grid_of(tmp_path, intensity, environment)
     assert "\n" not in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("provider", ["energy_charts", "electricity_maps", "cluster"])
+def test_a_zone_is_never_guessed(tmp_path, provider):
+    with pytest.raises(ConfigurationError, match=rf"intensity\.grid_zone: {provider} needs the zone .*never guessed"):
+        grid_of(tmp_path, {"provider": provider}, chains={"": (provider,)})
 
 
 def test_static_is_there_at_once_and_starts_no_thread(tmp_path):

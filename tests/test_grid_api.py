@@ -17,6 +17,7 @@ from carbon_exporter.grid.grid import open_grid
 from carbon_exporter.grid.web import BoundedWeb
 from carbon_exporter.intensity import cluster
 from carbon_exporter.web.config import WebConfig
+from carbon_exporter.web.json_api import refusing
 from carbon_exporter.web.server import WebServer
 from carbon_exporter.web.site import Page, Site
 
@@ -46,12 +47,13 @@ class Service:
             clock=lambda: self.now,
             wall_clock=lambda: self.now,
         )
+        known = api.routes(self.grid, 1.25, lambda: self.now)
         site = Site(
             title="t",
             description="d",
             metrics=lambda: Page(b""),
             ready=lambda: True,
-            routes=api.routes(self.grid, 1.25, lambda: self.now),
+            routes=[*known, refusing(known)],
         )
         self.server = WebServer(site, "127.0.0.1:0", config)
 
@@ -159,7 +161,7 @@ class TestIntensity:
 
     def test_a_provider_that_is_silent_is_told_honestly(self, provider, service):
         provider.answers["/co2eq"] = Reply("", 500)
-        service.pass_seconds(6 * 3600)
+        service.pass_seconds(27 * 3600)  # longer than its past can be continued
         told = service.get(DE).json()
         assert (told["provider"], told["basis"], told["fallback_level"]) == ("static", "lifecycle", 2)
         assert "Ember" in told["licence"]
@@ -255,6 +257,8 @@ class TestRefusals:
             (f"{api.ADVICE_PATH}?zone=DE&hours=-2&kilowatts=3", 400, "hours"),
             (f"{api.ADVICE_PATH}?zone=DE&hours=nan&kilowatts=3", 400, "hours"),
             (f"{api.ADVICE_PATH}?zone=DE&hours=2&kilowatts=3&deadline_seconds=soon", 400, "deadline_seconds"),
+            (f"{api.ADVICE_PATH}?zone=DE&hours=2&kilowatts=3&pue=0.5", 400, "pue is 0.5: must be 1 to 10"),
+            (f"{api.ADVICE_PATH}?zone=DE&hours=2&kilowatts=3&pue=low", 400, "pue is 'low'"),
             (f"{api.ADVICE_PATH}?zone=DE&hours=2&kilowatts=3&deadline=1", 400, "'deadline' is no parameter"),
         ],
     )
@@ -277,7 +281,21 @@ class TestRefusals:
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers["Content-Length"] == str(len(whole.content))
         for method in ("POST", "PUT", "DELETE"):
-            assert service.get(path, method).status_code == 405
+            answer = service.get(path, method)
+            assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
+            assert answer.json() == {"error": f"{method} is not answered here: ask with GET or HEAD"}
+
+    @pytest.mark.parametrize("path", ["/api/v1/intensities", "/api/v1/intensity/", "/api/v2/advice", "/api/"])
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    def test_a_path_that_is_not_there_is_said_in_json_too(self, service, path, method):
+        answer = service.get(path, method)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/json")
+        assert api.INTENSITY_PATH in answer.json()["error"]
+
+    def test_what_is_not_below_api_is_none_of_its_business(self, service):
+        for path in ("/apiary", "/nothing"):
+            answer = service.get(path)
+            assert (answer.status_code, "error" in answer.text) == (404, False)
 
     def test_a_password_is_asked_for_as_everywhere(self, provider):
         hashed = bcrypt.hashpw(b"hush", bcrypt.gensalt(4)).decode()
@@ -333,6 +351,23 @@ class TestAdvice:
         zone = service.grid.zones["DE", "average"]
         own = api.advise(zone.outlook(service.now), 2, 3, deadline, service.now, 1.25).to_json()
         assert {key: told[key] for key in own} == json.loads(json.dumps(own))
+
+    def test_a_zone_may_have_another_pue(self, service):
+        own, other = service.get(self.PATH).json(), service.get(f"{self.PATH}&pue=2.5").json()
+        assert (own["pue"], other["pue"]) == (1.25, 2.5)
+        assert other["grams_now"] == pytest.approx(2 * own["grams_now"])
+
+    def test_a_deadline_just_when_the_job_ends_is_met_by_starting_now(self, service):
+        deadline = service.now + 2 * 3600
+        service.now += 3
+        told = service.get(f"{self.PATH}&deadline_seconds={deadline}").json()
+        assert told["start_seconds"] == service.now
+
+    def test_of_a_yearly_mean_nothing_is_claimed(self, provider):
+        with Service(provider, zones={"DE": "static"}, sections={}) as service:
+            told = service.get(self.PATH).json()
+        assert (told["forecaster"], told["saving_grams"], told["worthwhile"]) == ("static", 0, False)
+        assert (told["saving_ratio_low"], told["saving_ratio_high"]) == (None, None)
 
     def test_before_the_first_answer(self, provider):
         with Service(provider) as service:

@@ -24,13 +24,16 @@ RANGE = "/api/v1/query_range"
 
 
 def zones_of(*names, **settings):
-    """Zones that ask Energy-Charts, of which nothing is known yet."""
+    """Zones that ask Energy-Charts, which has answered and knew nothing of the past."""
     zones = dict.fromkeys(names, "energy_charts")
-    return open_grid(IntensitySettings(zones=zones, cache_dir=None, **settings), {}).zones
+    opened = open_grid(IntensitySettings(zones=zones, cache_dir=None, **settings), {}).zones
+    for zone in opened.values():
+        zone.feeds[0].fetched_seconds = NOW
+    return opened
 
 
 def history_of(zone):
-    return zone.feeds[0].history
+    return zone.feeds[0].recalled
 
 
 def engine_says(points):
@@ -88,7 +91,14 @@ def test_what_the_provider_says_itself_wins(engine, client):
     zones["DE", "average"].feeds[0].history = {499_999: 111.0}
     engine.answers[RANGE] = engine_says([(1_800_000_000 - 3600, 300.0), (1_800_000_000, 250.0)])
     GridHistory(client, zones.values()).read_back(NOW)
-    assert history_of(zones["DE", "average"]) == {499_998: 300.0, 499_999: 111.0}
+    assert zones["DE", "average"].feeds[0].past() == {499_998: 300.0, 499_999: 111.0}
+
+
+def test_nothing_is_read_back_before_the_provider_has_answered(engine, client):
+    zones = zones_of("DE")
+    zones["DE", "average"].feeds[0].fetched_seconds = None
+    GridHistory(client, zones.values()).read_back(NOW)
+    assert engine.asked == []
 
 
 def test_each_zone_is_asked_for_once_even_where_the_engine_knows_little(engine, client):
@@ -211,7 +221,8 @@ def test_the_service_reads_back_at_its_first_complete_poll(need, tmp_path):
     backfill(need("promtool"), tmp_path, [(labels, seconds, 123.0) for seconds in range(full - 86_400, full, 900)])
     server = prometheus(tmp_path, {})
     grid = open_grid(IntensitySettings(zones={"DE": "energy_charts"}, cache_dir=None), {})
-    service = build(Settings(prometheus_url=server.url), {}, grid)
+    grid.zones["DE", "average"].feeds[0].fetched_seconds = time.time()
+    service = build(Settings(prometheus_url=server.url, history_file=None), {}, grid)
     service.poll(time.time())
     assert history_of(grid.zones["DE", "average"]) == {}  # the engine is away
     with server:
@@ -222,7 +233,7 @@ def test_the_service_reads_back_at_its_first_complete_poll(need, tmp_path):
 
 def test_the_intensity_stands_on_the_page_while_the_engine_is_away():
     grid = open_grid(IntensitySettings(grid_zone="DK", cache_dir=None), {})
-    service = build(Settings(prometheus_url=f"http://127.0.0.1:{free_port()}"), {}, grid)
+    service = build(Settings(prometheus_url=f"http://127.0.0.1:{free_port()}", history_file=None), {}, grid)
     page = metrics.INTENSITY.name.encode() + b'{grid_zone="DK",provider="static",signal="average",basis="lifecycle"} '
     assert page in service.page()
     service.poll(time.time())

@@ -10,9 +10,8 @@ import pytest
 
 from carbon_exporter import cli
 from carbon_exporter.grid.backtest import FORECAST, backtest
-from carbon_exporter.grid.hours import HOUR_SECONDS
 from carbon_exporter.grid.series import read_series
-from carbon_exporter.model import ConfigurationError
+from carbon_exporter.model import HOUR_SECONDS, ConfigurationError
 
 FIRST = 438_288  # 2020-01-01T00
 COLUMNS = ("lifecycle_g_per_kwh", "direct_g_per_kwh")
@@ -57,6 +56,16 @@ def test_a_day_that_repeats_has_no_error_but_persistence_has():
     assert errors["persistence"] > 0.2
     # The first origin has 14 days behind it, the last the 96 hours to come.
     assert report.origins == len(range(14 * 24, 40 * 24 - 95, 7))
+
+
+def test_a_grid_without_carbon_is_forecast_without_error_by_all():
+    report = backtest(dict.fromkeys(range(FIRST, FIRST + 40 * 24), 0.0))
+    for errors in report.errors.values():
+        assert {*errors.hourly[24], *errors.means[24], *errors.means[96]} == {0.0}
+    bands = [report.hourly_band, *report.mean_bands.values()]
+    assert {band.coverage for band in bands if band.inside} == {1.0}
+    assert report.hourly_band.inside
+    assert {*report.savings.realised, *report.savings.best} <= {0.0}
 
 
 def test_the_baselines_are_what_their_names_say():

@@ -7,11 +7,10 @@ from statistics import fmean
 
 import pytest
 
-from carbon_exporter.grid.hours import HOUR_SECONDS
 from carbon_exporter.grid.outlook import Issued, Outlook, issued_replays, make_outlook, past_replays
 from carbon_exporter.grid.replay import Replay, around, score_band
 from carbon_exporter.grid.statistical import curve
-from carbon_exporter.model import Span
+from carbon_exporter.model import HOUR_SECONDS, Span
 
 HOUR = 500_000
 BEGIN = float(HOUR * HOUR_SECONDS)

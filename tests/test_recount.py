@@ -313,11 +313,11 @@ def test_what_is_remembered_is_bounded_by_the_window_however_often_the_timeline_
     node.post(0.0, 0.0, UNTOLD)
     for number in range(600):
         node.post(2.0, 80.0, factors([(-1e6, 300.0 + number % 7)], node.now))
-    buckets = node.ledger._recount._buckets
+    buckets = node.ledger.grams._recount._buckets
     assert len(buckets) <= WINDOW_SECONDS / 2.0 + BUCKET_SECONDS
     node.alive = False
     run(node, WINDOW_SECONDS + 60.0, 80.0, factors([(-1e6, 300.0)], 0.0))
-    assert not any(column for bucket in node.ledger._recount._buckets for column in bucket.joules.values())
+    assert not any(column for bucket in node.ledger.grams._recount._buckets for column in bucket.joules.values())
 
 
 LOW, HIGH = 50.0, 900.0

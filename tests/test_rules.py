@@ -105,4 +105,4 @@ def test_alerts_say_what_and_how_bad(rule):
 def test_recorded_names_have_level_metric_and_operation():
     for rule in RULES:
         if "record" in rule:
-            assert re.fullmatch(r"training_job:carbon_[a-z_]+:[a-z0-9]+", rule["record"])
+            assert re.fullmatch(r"training_job(_basis)?:carbon_[a-z_]+:[a-z0-9]+", rule["record"])

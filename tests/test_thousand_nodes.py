@@ -133,7 +133,7 @@ def test_a_node_counts_on_while_the_service_is_away_and_no_longer_than_it_may():
     with FakeGrid({api.INTENSITY_PATH: Reply(body)}) as service:
         sections = {"cluster": {"url": service.url}}
         settings = IntensitySettings(provider="cluster", grid_zone="DE", cache_dir=None, sections=sections)
-        grid = open_grid(settings, {}, clock=clock, wall_clock=clock)
+        grid = open_grid(settings, {}, chains={"DE": ("cluster",)}, clock=clock, wall_clock=clock)
         clock.ahead += 31
         ask_all_due(grid, clock)
         zone = grid.zones["DE", "average"]

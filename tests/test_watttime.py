@@ -2,6 +2,7 @@
 
 import base64
 import json
+from urllib.parse import quote
 
 import pytest
 from fake_grid import FakeGrid, Reply, iso
@@ -312,3 +313,25 @@ def test_the_samples_are_read(grid, service, repository, name, path):
     assert len(reading.spans) == len(service.values["data"])
     told = service.values["data"][0]["value"]
     assert reading.spans[0].grams_per_kilowatt_hour == pytest.approx(told * POUNDS)
+
+
+@pytest.mark.parametrize("meta", [{"region": "token-1"}, {"signal_type": "token-1"}, {"units": "token-1"}])
+def test_a_token_that_an_answer_repeats_is_not_told(grid, service, meta):
+    service.values = envelope([1], **meta)
+    assert "(the secret)" in str(failure(grid))
+
+
+@pytest.mark.parametrize("path", [HISTORICAL, "/login"])
+def test_what_a_redirect_repeats_is_not_told(grid, service, path):
+    login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    place = "https://x.example/token-1/" if path == HISTORICAL else f"https://x.example/{login}/{quote(PASSWORD)}/"
+    grid.answers[path] = Reply("", 302, {"Location": place})
+    message = str(failure(grid))
+    assert message.count("(the secret)") == (1 if path == HISTORICAL else 2)
+    assert login[:6] not in message
+
+
+def test_a_password_file_that_is_missing_is_found_at_the_start(tmp_path):
+    chosen = Settings(username=USER, password_file=tmp_path / "nowhere")
+    with pytest.raises(ConfigurationError, match=r"^intensity\.watttime\.password_file: .*/nowhere: FileNotFoundError"):
+        open_provider(chosen, ZONE, {})

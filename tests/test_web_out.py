@@ -4,6 +4,7 @@ import logging
 import ssl
 import threading
 import time
+from base64 import b64decode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.request import ProxyHandler, build_opener
 
@@ -106,6 +107,25 @@ def test_a_certificate_is_checked_and_an_own_ca_can_be_given(tmp_path):
         assert checked_json(answer, NOW) == {"x": 1}
     with pytest.raises(ConfigurationError, match=r"intensity\.ca_file: .*is no file"):
         BoundedWeb(tmp_path / "none.pem")
+
+
+def test_a_file_without_certificates_and_the_flag_that_named_it_are_told(tmp_path):
+    authority = Authority(tmp_path, "authority")
+    for content in ("", "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n", "text"):
+        file = tmp_path / "text.pem"
+        file.write_text(content)
+        with pytest.raises(ConfigurationError, match=r"^--ca-file: .*/text\.pem: holds no PEM certificates: "):
+            BoundedWeb(file, ca_key="--ca-file")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("server"))
+    with FakeGrid({"/a": Reply({})}, tls=context) as grid:
+        assert "(--ca-file)" in str(failure(f"{grid.url}/a", ca_key="--ca-file"))
+
+
+def test_a_password_is_sent_in_utf_8():
+    with FakeGrid({"/a": Reply({})}) as grid:
+        BoundedWeb().get(f"{grid.url}/a", auth=("ålï", "pä: ß €"))
+        assert b64decode(grid.asked[0].headers["authorization"].removeprefix("Basic ")).decode() == "ålï:pä: ß €"
 
 
 class Proxy(BaseHTTPRequestHandler):

@@ -164,17 +164,99 @@ def test_the_outlook_is_made_once_an_hour_and_after_an_answer():
     assert clockwork.zone.outlook(clockwork.now).first_hour == hour_of(T0) + 1
 
 
-def test_history_from_elsewhere_fills_what_is_missing():
-    provider = ScriptedProvider(hourly(T0 - 2 * HOUR, 1, 2, 3))
+def test_history_from_elsewhere_reaches_up_to_the_providers_own_words_and_no_further():
+    provider = ScriptedProvider(hourly(T0 - 22 * HOUR, 1, 2), lag_seconds=30 * HOUR, fresh_seconds=60 * HOUR)
+    clockwork = Clockwork(provider)
+    zone, hour = clockwork.zone, hour_of(T0)
+    assert zone.wants_history() == []  # it has not been asked yet, and may know all itself
+    clockwork.run(60)
+    assert zone.wants_history() == [("somebody", "operational")]
+    zone.take_history({hour - 1: 77, hour - 30: 9}, "somebody", "lifecycle")
+    assert clockwork.feeds[0].past() == {hour - 22: 1, hour - 21: 2}
+    zone.take_history(dict.fromkeys(range(hour - 800, hour), 77), "somebody", "operational")
+    past = clockwork.feeds[0].past()
+    assert (max(past), past[hour - 21], past[hour - 22], past[hour - 23]) == (hour - 21, 2, 1, 77)
+    clockwork.run(HOUR)
+    assert provider.since[-1] == (hour - 22) * HOUR  # what was read back is no answer of the provider
+    provider.spans = hourly(T0 - 700 * HOUR, *[5] * 690)
+    clockwork.run(HOUR)
+    assert zone.wants_history() == []
+
+
+def test_the_hours_between_the_last_word_and_now_are_bridged_by_the_forecast():
+    """A day of 100 g and one hour of 500 g at its end: hours later the timeline must not hold 500 g over them."""
+    told = [100 + h % 24 for h in range(20 * 24)]
+    past = hourly(T0 - (20 + 1) * 24 * HOUR, *told)
+    provider = ScriptedProvider(past, lag_seconds=36 * HOUR, fresh_seconds=48 * HOUR)
     clockwork = Clockwork(provider)
     clockwork.run(60)
-    zone, hour = clockwork.zone, hour_of(T0)
-    assert zone.wants_history() == [("somebody", "operational")]
-    zone.take_history({hour - 1: 77, hour - 9: 9}, "somebody", "lifecycle")
-    assert hour - 9 not in clockwork.feeds[0].history
-    zone.take_history(dict.fromkeys(range(hour - 800, hour), 77), "somebody", "operational")
-    assert (clockwork.feeds[0].history[hour - 1], clockwork.feeds[0].history[hour - 9]) == (2, 77)
-    assert zone.wants_history() == []
+    clockwork.now = T0 + 3 * HOUR + 60
+    clockwork.zone.outlook(clockwork.now)
+    timeline = clockwork.zone.timeline(clockwork.now)
+    for hours in range(-23, 4):
+        begin = T0 + hours * HOUR
+        assert timeline.mean(begin, begin + HOUR) == pytest.approx(100 + hours % 24, abs=3), hours
+
+
+def test_after_an_answer_the_outlook_before_it_serves_until_the_next_is_made():
+    past = hourly(T0 - 20 * 24 * HOUR, *[100 + h % 24 for h in range(19 * 24)])
+    provider = ScriptedProvider(past, lag_seconds=36 * HOUR, fresh_seconds=48 * HOUR)
+    clockwork = Clockwork(provider)
+    clockwork.run(60)
+    before = clockwork.grams()
+    (feed,) = clockwork.feeds
+    provider.spans = past[5:]
+    feed.ask_values(None, clockwork.now - T0, clockwork.now)  # and nobody has told the zone yet
+    assert clockwork.grams() == pytest.approx(before)
+    assert before != past[-1].grams_per_kilowatt_hour
+
+
+def test_with_two_weeks_of_history_a_silent_provider_is_continued_for_a_day():
+    past = hourly(T0 - 20 * 24 * HOUR, *[100 + h % 24 for h in range(20 * 24 + 1)])
+    provider = ScriptedProvider(past)
+    clockwork = Clockwork(provider)
+    clockwork.run(60)
+    provider.spans = refused("server")
+    clockwork.run(20 * HOUR)
+    now = clockwork.intensity()
+    assert (now.fallback_level, now.provider, now.estimated) == (1, "somebody", True)
+    assert now.grams_per_kilowatt_hour == pytest.approx(100 + 20, abs=3)
+    timeline = clockwork.zone.timeline(clockwork.now)
+    for hours in range(2, 20):
+        assert timeline.mean(T0 + hours * HOUR, T0 + (hours + 1) * HOUR) == pytest.approx(100 + hours, abs=4)
+    assert clockwork.zone.outlook(clockwork.now).forecaster == "statistical"
+    clockwork.run(8 * HOUR)
+    assert clockwork.intensity().provider == "static"
+
+
+def test_the_outlook_of_one_provider_never_continues_another():
+    lagging = hourly(T0 - 20 * 24 * HOUR, *[100] * (20 * 24))
+    first = ScriptedProvider(lagging, name="first", lag_seconds=2 * HOUR, fresh_seconds=3 * HOUR)
+    second = ScriptedProvider(hourly(T0 - HOUR, 700, 700), name="second", basis="direct", fresh_seconds=50 * HOUR)
+    clockwork = Clockwork(first, second)
+    clockwork.run(60)
+    assert clockwork.grams() == pytest.approx(100)
+    first.spans = refused("server")
+    second.spans = hourly(T0 + 2 * HOUR, 800)
+    clockwork.now += 3 * HOUR
+    clockwork.feeds[1].ask_values(None, clockwork.now - T0, clockwork.now)
+    now = clockwork.intensity()
+    assert (now.provider, now.grams_per_kilowatt_hour) == ("second", 800)
+
+
+def test_a_clock_that_is_set_back_neither_holds_up_the_stand_in_nor_makes_old_values_live():
+    clockwork = Clockwork(ScriptedProvider(refused("server")))
+    clockwork.now -= 86_400
+    assert clockwork.intensity() is None
+    clockwork.now += 61
+    assert clockwork.intensity().provider == "static"
+    ahead = Clockwork(ScriptedProvider(hourly(T0 + 86_400 - HOUR, 100, 100)), now=T0 + 86_400)
+    ahead.run(60)
+    ahead.feeds[0].provider.spans = refused("server")
+    ahead.now = T0
+    assert ahead.intensity().fallback_level == 0
+    ahead.now = T0 + 4 * HOUR
+    assert ahead.intensity().fallback_level == 2
 
 
 def test_a_restart_asks_nothing_before_it_is_due_and_loses_nothing(tmp_path):
@@ -191,6 +273,37 @@ def test_a_restart_asks_nothing_before_it_is_due_and_loses_nothing(tmp_path):
     assert len(provider.since) == asked + 1
     assert after.feeds[0].history == before.feeds[0].history
     assert after.feeds[0].issued == before.feeds[0].issued
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["body"]["reading"]["spans"].clear(),
+        lambda d: d["body"]["reading"]["spans"][0].update(grams_per_kilowatt_hour=-1e9),
+        lambda d: d["body"]["reading"]["spans"][0].update(end_seconds=0),
+        lambda d: d["body"]["reading"]["spans"].reverse(),
+        lambda d: d["body"]["history"].update({"5": 1e12}),
+        lambda d: d["body"].update(issued=[{"made_seconds": 1, "grams": [-1]}]),
+        lambda d: d.update(key="FR-average-somebody"),
+    ],
+)
+def test_a_cache_file_that_no_provider_can_have_said_is_started_without(tmp_path, change, caplog):
+    Clockwork(ScriptedProvider(hourly(T0 - HOUR, 90, 100)), folder=tmp_path).run(60)
+    file = tmp_path / "DE-average-somebody.json"
+    document = json.loads(file.read_text())
+    change(document)
+    file.write_text(json.dumps(document))
+    clockwork = Clockwork(ScriptedProvider(refused("server")), folder=tmp_path)
+    assert clockwork.intensity() is None
+    assert caplog.text.count("starting without it") == 1
+
+
+def test_a_cache_from_the_future_is_of_an_unknown_age(tmp_path):
+    Clockwork(ScriptedProvider(hourly(T0 - HOUR, 90, 100)), folder=tmp_path).run(60)
+    clockwork = Clockwork(ScriptedProvider(refused("server")), folder=tmp_path, now=T0 - 86_400)
+    assert clockwork.feeds[0].reading is None
+    clockwork.run(61)
+    assert clockwork.intensity().provider == "static"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The past intensity of every zone from the PromQL engine: a service without a cache need not wait for weeks.
 
-What is read back is the series that this service and its nodes published: the value in use at the time, which is as
-late as the provider was. Whatever a provider tells of the same hours itself wins.
+What is read back is the series that this service and its nodes published: the value in use at the time, estimates
+included. A provider is asked first, and what is read back counts only for the time before its own words.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,9 @@ from typing import Final
 from carbon_exporter import metrics
 from carbon_exporter.answers import MOST_GRAMS
 from carbon_exporter.forecast.promql import Client
-from carbon_exporter.grid.hours import HOUR_SECONDS, hour_of
+from carbon_exporter.grid.hours import hour_of
 from carbon_exporter.grid.zone import Zone
+from carbon_exporter.model import HOUR_SECONDS
 
 HISTORY_HOURS: Final = 30 * 24
 SLICE_HOURS: Final = 5 * 24

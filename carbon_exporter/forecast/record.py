@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Ending = Literal["finished", "stopped", "lost"]
-"""finished: all its planned epochs; stopped: ended as intended, before them; lost: killed or vanished, its end unknown."""
+"""finished: all its planned epochs; stopped: ended as intended, before them; lost: killed or vanished, end unknown."""
 
 
 class Score(NamedTuple):
     """How far the level seen after some epochs was from what followed, as ln(actual / level) per epoch.
 
     Attributes:
-        epochs: observed when it was made: 1, 2, 3, 5, 10, 20, 50, ...
+        epochs: observed when it was made: 1, 2, 3, 5, 10, 20, 50, ...; tenths of a plan of 2 epochs or less.
         joules: of the energy of the epochs that followed.
         seconds: of their duration.
     """

@@ -9,14 +9,18 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Final
 
-from carbon_exporter.grid.hours import HOUR_SECONDS
 from carbon_exporter.grid.outlook import OUTLOOK_HOURS, Outlook
 from carbon_exporter.grid.replay import Replay, between, log_ratio, score_band
-from carbon_exporter.model import Json
+from carbon_exporter.model import HOUR_SECONDS, Json
 
 SLACK_SECONDS: Final = 24 * 3600.0
 """How long a job waits at most where no deadline is given."""
 MOST_KILOWATTS: Final = 1e6
+MOST_PUE: Final = 10.0
+GRACE_SECONDS: Final = 60.0
+"""By so much a job may miss its deadline: asking takes time, and clocks differ."""
+NOTHING_AHEAD: Final = "static"
+"""The forecaster of an outlook that is flat because nothing is known of the hours ahead."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Advice:
         saving_grams, saving_ratio: grams_now - grams_then, and that of grams_now. Where past choices can be replayed,
             less what such choices were disappointed by: the hour that looks best is one whose forecast is likely
             too low.
-        saving_ratio_low, saving_ratio_high: nine such choices in ten saved that much; None while too few are known.
+        saving_ratio_low, saving_ratio_high: nine such choices in ten saved that much; None while too few are known,
+            and where nothing is known of the hours ahead.
         worthwhile: saving_ratio_low is above 0.
         forecaster: as of the outlook.
         first_hour_seconds, grams_per_kilowatt_hour: the outlook, hour by hour, up to the deadline.
@@ -80,12 +85,15 @@ def advise(  # noqa: PLR0917 - as its callers read best
     Raises:
         ValueError: an argument makes no sense; one line that says which.
     """
-    deadline = _checked_deadline(outlook, hours, kilowatts, deadline_seconds, now_seconds)
+    check_job(hours, kilowatts, pue)
+    deadline = _checked_deadline(outlook, hours, deadline_seconds, now_seconds)
     starts = _starts(outlook.hours_ahead(now_seconds), hours, outlook.hours_ahead(deadline))
     best = _cheapest(outlook.sums, starts, hours)
     ratio, low, high = _saving(outlook, starts, best, hours)
     if ratio <= 0:
         best, ratio, low, high = starts[0], 0.0, 0.0, 0.0
+    if outlook.forecaster == NOTHING_AHEAD:
+        low = high = None
     mean_now = outlook.mean(now_seconds, now_seconds + hours * HOUR_SECONDS)
     grams_now = mean_now * kilowatts * hours * pue
     return Advice(
@@ -108,16 +116,24 @@ def advise(  # noqa: PLR0917 - as its callers read best
     )
 
 
-def _checked_deadline(
-    outlook: Outlook, hours: float, kilowatts: float, deadline_seconds: float | None, now_seconds: float
-) -> float:
+def check_job(hours: float, kilowatts: float, pue: float) -> None:
+    """Arguments as of `advise`.
+
+    Raises:
+        ValueError: one makes no sense; one line that begins with its name.
+    """
     if not 0 < hours <= OUTLOOK_HOURS:
         raise ValueError(f"hours is {hours:g}: must be above 0 and at most {OUTLOOK_HOURS}")
     if not 0 < kilowatts <= MOST_KILOWATTS:
         raise ValueError(f"kilowatts is {kilowatts:g}: must be above 0 and at most {MOST_KILOWATTS:g}")
+    if not 1 <= pue <= MOST_PUE:
+        raise ValueError(f"pue is {pue:g}: must be 1 to {MOST_PUE:g}")
+
+
+def _checked_deadline(outlook: Outlook, hours: float, deadline_seconds: float | None, now_seconds: float) -> float:
     earliest_end = now_seconds + hours * HOUR_SECONDS
     deadline = earliest_end + SLACK_SECONDS if deadline_seconds is None else deadline_seconds
-    if not deadline >= earliest_end:
+    if not deadline >= earliest_end - GRACE_SECONDS:
         raise ValueError(f"deadline_seconds is before now and the job's {hours:g} hours: give a later one")
     # A job that is as long as the outlook may end some minutes after it.
     return max(earliest_end, min(deadline, outlook.end_seconds))

@@ -19,18 +19,13 @@ from rich.text import Text
 
 from carbon_exporter import settings
 from carbon_exporter.answers import MOST_GRAMS, checked_json, utc_seconds
-from carbon_exporter.grid.advice import Advice
-from carbon_exporter.grid.hours import HOUR_SECONDS
+from carbon_exporter.forecast_api import ADVICE_PATH, INTENSITY_PATH, PASSWORD_VARIABLE
+from carbon_exporter.grid.advice import NOTHING_AHEAD, Advice, check_job
 from carbon_exporter.grid.web import BoundedWeb
-from carbon_exporter.model import ConfigurationError, Json, ProviderError, Web
-from carbon_exporter.secret import Secret
+from carbon_exporter.model import HOUR_SECONDS, LAST_SECONDS, ConfigurationError, Json, ProviderError, Web, WebAnswer
+from carbon_exporter.secret import Secret, basic_credentials, concealing
 
-ADVICE_PATH: Final = "/api/v1/advice"
-ZONES_PATH: Final = "/api/v1/intensity"
-PASSWORD_VARIABLE: Final = "CARBON_INTENSITY_PASSWORD"  # noqa: S105 - the name of a variable, not a password
 HONESTY: Final = "Accounted emissions would be lower; the effect on the grid as a whole is not measured."
-_LAST_SECONDS: Final = 253_402_300_800.0
-"""The end of the year 9999."""
 _AHEAD: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([mhd])")
 _SECONDS_IN: Final = {"m": 60, "h": 3600, "d": 86_400}
 _BARS: Final = " ▁▂▃▄▅▆▇█"
@@ -74,18 +69,41 @@ def ask(arguments: argparse.Namespace, now_seconds: float) -> Json:
         ConfigurationError: an argument is no use, or the service says so.
         ProviderError: it cannot be asked, or does not know yet.
     """
+    parameters = _parameters(arguments, now_seconds)
     given = {name: getattr(arguments, name) for name in Service.model_fields}
     service = settings.validated(Service, given, "")
-    if service.password_file and not service.username:
-        raise ConfigurationError("--password-file needs --username")
-    if arguments.ca_file is not None and not arguments.ca_file.is_file():
-        raise ConfigurationError(f"--ca-file {arguments.ca_file}: is no file: name one of PEM certificates")
-    parameters = {"hours": f"{arguments.hours:g}", "kilowatts": f"{arguments.kilowatts:g}"}
+    auth = _auth(service)
+    web = BoundedWeb(arguments.ca_file, ca_key="--ca-file")
+    zone = arguments.zone if arguments.zone is not None else _only_zone(web, service, auth, now_seconds)
+    return _get(web, service.url + ADVICE_PATH, {"zone": zone, **parameters}, auth, now_seconds)
+
+
+def _parameters(arguments: argparse.Namespace, now_seconds: float) -> dict[str, str]:
+    """What is asked of the service besides the zone; numbers as exactly as they were given."""
+    hours, kilowatts, pue = arguments.hours, arguments.kilowatts, arguments.pue
+    try:
+        check_job(hours, kilowatts, 1.0 if pue is None else pue)
+    except ValueError as error:
+        raise ConfigurationError(f"--{error}") from None
+    parameters = {"hours": repr(hours), "kilowatts": repr(kilowatts)}
+    if pue is not None:
+        parameters["pue"] = repr(pue)
     if arguments.deadline is not None:
         parameters["deadline_seconds"] = f"{deadline_seconds(arguments.deadline, now_seconds):.0f}"
-    web = BoundedWeb(arguments.ca_file)
-    zone = arguments.zone if arguments.zone is not None else _only_zone(web, service, now_seconds)
-    return _get(web, service, ADVICE_PATH, {"zone": zone, **parameters}, now_seconds)
+    return parameters
+
+
+def _auth(service: Service) -> tuple[str, str] | None:
+    """User name and password, if the service is to be given any."""
+    if not service.username:
+        if service.password_file:
+            raise ConfigurationError("--password-file needs --username")
+        return None
+    password = Secret(service.password_file, PASSWORD_VARIABLE, os.environ, "--password-file")
+    if not password:
+        cure = f"give --password-file or set {PASSWORD_VARIABLE}"
+        raise ConfigurationError(f"--username {service.username}: has no password: {cure}")
+    return service.username, password.read(one_word=False)
 
 
 def deadline_seconds(text: str, now_seconds: float) -> float:
@@ -118,7 +136,7 @@ def read_advice(answer: Json) -> Advice:
     else:
         times = (advice.now_seconds, advice.start_seconds, advice.deadline_seconds, advice.first_hour_seconds)
         grams = advice.grams_per_kilowatt_hour
-        if grams and all(0 <= t < _LAST_SECONDS for t in times) and all(0 <= g <= MOST_GRAMS for g in grams):
+        if grams and all(0 <= t < LAST_SECONDS for t in times) and all(0 <= g <= MOST_GRAMS for g in grams):
             return advice
         wrong = "no hours, or times or grams out of range"
     raise ProviderError("parse", f"the answer is no advice ({wrong}): is --url the forecast service?")
@@ -143,8 +161,8 @@ def picture(advice: Advice, answer: Json) -> Iterator[Text]:
         yield Text(HONESTY)
 
 
-def _only_zone(web: Web, service: Service, now_seconds: float) -> str:
-    listed = _get(web, service, ZONES_PATH, {}, now_seconds).get("zones")
+def _only_zone(web: Web, service: Service, auth: tuple[str, str] | None, now_seconds: float) -> str:
+    listed = _get(web, service.url + INTENSITY_PATH, {}, auth, now_seconds).get("zones")
     entries = [zone for zone in listed if isinstance(zone, dict)] if isinstance(listed, list) else []
     zones = [_plain(zone.get("zone")) for zone in entries if zone.get("signal") == "average"]
     if len(zones) != 1:
@@ -152,12 +170,13 @@ def _only_zone(web: Web, service: Service, now_seconds: float) -> str:
     return zones[0]
 
 
-def _get(web: Web, service: Service, path: str, parameters: Json, now_seconds: float) -> Json:
-    auth = None
-    if service.username:
-        password = Secret(service.password_file, PASSWORD_VARIABLE, os.environ).read(one_word=False)
-        auth = (service.username, password)
-    answer = web.get(service.url + path, parameters, auth=auth)
+def _get(web: Web, url: str, parameters: Json, auth: tuple[str, str] | None, now_seconds: float) -> Json:
+    answer = web.get(url, parameters, auth=auth)
+    with concealing(*((basic_credentials(*auth), auth[1]) if auth is not None else ())):
+        return _document(answer, now_seconds)
+
+
+def _document(answer: WebAnswer, now_seconds: float) -> Json:
     try:
         document = checked_json(answer, now_seconds)
     except ProviderError:
@@ -181,6 +200,8 @@ def _error(body: bytes) -> str:
 
 
 def _verdict(advice: Advice) -> Text:
+    if advice.forecaster == NOTHING_AHEAD:
+        return Text("nothing is known of the hours ahead but one mean for all: no start can be called better", "yellow")
     if advice.start_seconds <= advice.now_seconds:
         return Text("start now: no later start before the deadline is expected to be better", "green")
     if advice.worthwhile:

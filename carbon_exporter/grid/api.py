@@ -14,22 +14,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from carbon_exporter.forecast_api import ADVICE_PATH, INTENSITY_PATH
 from carbon_exporter.grid.advice import advise
 from carbon_exporter.grid.grid import Grid
-from carbon_exporter.grid.hours import HORIZONS_HOURS, HOUR_SECONDS
+from carbon_exporter.grid.hours import HORIZONS_HOURS
 from carbon_exporter.grid.outlook import Outlook
 from carbon_exporter.grid.zone import Zone
-from carbon_exporter.model import Json, Span
+from carbon_exporter.model import HOUR_SECONDS, LAST_SECONDS, Json, Span
 from carbon_exporter.timeline import Timeline
 from carbon_exporter.web.json_api import ApiError, checked, number, parameters, sent, tag_of
 from carbon_exporter.web.site import Page
 
-INTENSITY_PATH: Final = "/api/v1/intensity"
-ADVICE_PATH: Final = "/api/v1/advice"
 PAST_SECONDS: Final = 6 * 3600.0
 SIGNALS: Final = ("average", "marginal")
-_LAST_SECONDS: Final = 253_402_300_800.0
-"""JSON has no infinity: the end of the year 9999 stands for it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Api:
 
     Args:
         grid: whose zones are served.
-        pue: power usage effectiveness, which a job's grams are multiplied by.
+        pue: power usage effectiveness, which a job's grams are multiplied by where the question names no other.
         clock: Unix seconds.
     """
 
@@ -69,17 +66,21 @@ class Api:
         return sent(request, answer.page, answer.tag)
 
     def advice(self, request: Request) -> Response:
-        """`GET /api/v1/advice?zone=DE&hours=8&kilowatts=3`, with `deadline_seconds` if the job must end by then."""
-        asked = parameters(request, "zone", "signal", "hours", "kilowatts", "deadline_seconds")
+        """`GET /api/v1/advice?zone=DE&hours=8&kilowatts=3`, with `deadline_seconds` if the job must end by then.
+
+        `pue` is that of its zone, where it is not the service's.
+        """
+        asked = parameters(request, "zone", "signal", "hours", "kilowatts", "deadline_seconds", "pue")
         zone = self._zone(asked)
         hours, kilowatts = number(asked, "hours"), number(asked, "kilowatts")
         deadline = number(asked, "deadline_seconds") if "deadline_seconds" in asked else None
+        pue = number(asked, "pue") if "pue" in asked else self._pue
         now = self._clock()
         outlook, timeline = zone.outlook(now), zone.timeline(now)
         if timeline is None or outlook is None:
             raise _nothing_known(zone)
         try:
-            advice = advise(outlook, hours, kilowatts, deadline, now, self._pue)
+            advice = advise(outlook, hours, kilowatts, deadline, now, pue)
         except ValueError as error:
             raise ApiError(400, str(error)) from None
         return sent(request, Page(orjson.dumps({**advice.to_json(), **_source(zone, timeline, now)})))
@@ -137,7 +138,7 @@ def _told(zone: Zone, timeline: Timeline, outlook: Outlook | None, now_seconds: 
         "estimated": intensity.estimated,
         "grams_per_kilowatt_hour": intensity.grams_per_kilowatt_hour,
         "data_timestamp_seconds": intensity.data_timestamp_seconds,
-        "told_until_seconds": min(timeline.told_until_seconds, _LAST_SECONDS),
+        "told_until_seconds": min(timeline.told_until_seconds, LAST_SECONDS),
         "spans": [
             [span.start_seconds, span.end_seconds, span.grams_per_kilowatt_hour, int(span.estimated)]
             for span in _spans(timeline, outlook, now_seconds)
@@ -159,7 +160,7 @@ def _source(zone: Zone, timeline: Timeline, now_seconds: float) -> Json:
 def _spans(timeline: Timeline, outlook: Outlook | None, now_seconds: float) -> list[Span]:
     """Those of the last hours and all that are told of the time to come, then the outlook's hours."""
     spans = [
-        replace(span, end_seconds=min(span.end_seconds, _LAST_SECONDS))
+        replace(span, end_seconds=min(span.end_seconds, LAST_SECONDS))
         for span in timeline.spans
         if span.end_seconds > now_seconds - PAST_SECONDS
     ]

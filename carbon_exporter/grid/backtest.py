@@ -10,10 +10,11 @@ from statistics import fmean, median
 from typing import Final
 
 from carbon_exporter.grid.advice import advise
-from carbon_exporter.grid.hours import HOUR_SECONDS, Hours
+from carbon_exporter.grid.hours import Hours
 from carbon_exporter.grid.outlook import OUTLOOK_HOURS, Outlook, hour_bands, past_replays
 from carbon_exporter.grid.replay import Replay
 from carbon_exporter.grid.statistical import LEAST_GRAMS, PROFILE_HOURS, curve
+from carbon_exporter.model import HOUR_SECONDS
 
 HORIZONS: Final = (1, 24, 96)
 WINDOWS: Final = (24, 96)
@@ -39,13 +40,13 @@ class Errors:
     means: dict[int, list[float]] = field(default_factory=lambda: {hours: [] for hours in WINDOWS})
 
     def take(self, forecast: Sequence[float], actual: Sequence[float]) -> None:
-        """Score one forecast."""
+        """Score one forecast; no hour of it, or of what came, is below LEAST_GRAMS."""
         pairs = zip(forecast, actual, strict=True)
-        errors = [abs(said - came) / max(came, LEAST_GRAMS) for said, came in pairs]
+        errors = [abs(said - came) / came for said, came in pairs]
         for hours, of_hours in self.hourly.items():
             of_hours.append(fmean(errors[:hours]))
         for hours, of_mean in self.means.items():
-            of_mean.append(abs(fmean(forecast[:hours]) / max(fmean(actual[:hours]), LEAST_GRAMS) - 1))
+            of_mean.append(abs(fmean(forecast[:hours]) / fmean(actual[:hours]) - 1))
 
 
 @dataclass
@@ -148,11 +149,10 @@ def _take_advice(savings: Savings, outlook: Outlook, actual: Sequence[float], no
         return
     latest = round(outlook.hours_ahead(advice.deadline_seconds)) - JOB_HOURS
     costs = [sum(actual[start : start + JOB_HOURS]) for start in range(latest + 1)]
-    at_once = max(costs[0], LEAST_GRAMS)
-    came = 1 - costs[round(outlook.hours_ahead(advice.start_seconds))] / at_once
+    came = 1 - costs[round(outlook.hours_ahead(advice.start_seconds))] / costs[0]
     savings.expected.append(advice.saving_ratio)
     savings.realised.append(came)
-    savings.best.append(1 - min(costs) / at_once)
+    savings.best.append(1 - min(costs) / costs[0])
     if advice.start_seconds > now_seconds:
         savings.band.take(advice.saving_ratio_low, advice.saving_ratio_high, came, 1.0)
     if advice.worthwhile:
@@ -160,8 +160,11 @@ def _take_advice(savings: Savings, outlook: Outlook, actual: Sequence[float], no
 
 
 def _known(series: Hours, begin: int, end: int) -> tuple[float, ...] | None:
-    """All hours from begin to end; None where one is not known."""
-    hours = tuple(series[hour] for hour in range(begin, end) if hour in series)
+    """All hours from begin to end; None where one is not known.
+
+    None is below LEAST_GRAMS, as no forecast is: a perfect forecast of nothing is to have no error.
+    """
+    hours = tuple(max(series[hour], LEAST_GRAMS) for hour in range(begin, end) if hour in series)
     return hours if len(hours) == end - begin else None
 
 

@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from carbon_exporter.answers import MOST_GRAMS
 from carbon_exporter.grid.outlook import Issued
 from carbon_exporter.model import GridReading, Span
 
@@ -51,7 +53,7 @@ class AnswerCache:
             document = orjson.loads(path.read_bytes())
             if document["schema"] != SCHEMA or document["basis"] != basis:
                 return Cached()  # its numbers count something else
-            return _CACHED.validate_python(document["body"])
+            return _believed(document["key"] == key, _CACHED.validate_python(document["body"]))
         except FileNotFoundError:
             return Cached()
         except OSError as error:
@@ -68,7 +70,7 @@ class AnswerCache:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             partial = self._folder / f"{key}.partial"
-            partial.write_bytes(orjson.dumps({"schema": SCHEMA, "basis": basis, "body": body}))
+            partial.write_bytes(orjson.dumps({"schema": SCHEMA, "key": key, "basis": basis, "body": body}))
             partial.replace(self._folder / f"{key}.json")
         except OSError as error:
             cure = "make intensity.cache_dir a folder that can be written, or null"
@@ -81,6 +83,28 @@ class AnswerCache:
 
 
 _CACHED: Final = TypeAdapter(Cached)
+
+
+def _believed(own: bool, cached: Cached) -> Cached:  # noqa: FBT001
+    """`cached`, if it is that of the zone and could have come from a provider.
+
+    Raises:
+        ValueError: it could not.
+    """
+    if not own:
+        raise ValueError("it was written for another zone")
+    told = [cached.reading.spans] if cached.reading is not None else []
+    told += [cached.forecast.spans] if cached.forecast is not None else []
+    for spans in told:
+        if not spans or any(before.end_seconds > after.start_seconds for before, after in pairwise(spans)):
+            raise ValueError("spans that are not in order of time")
+        if any(span.end_seconds <= span.start_seconds for span in spans):
+            raise ValueError("a span without length")
+    numbers = [span.grams_per_kilowatt_hour for spans in told for span in spans]
+    numbers += [*cached.history.values(), *(grams for issued in cached.issued for grams in issued.grams)]
+    if not all(0 <= grams <= MOST_GRAMS for grams in numbers):
+        raise ValueError("grams out of range")
+    return cached
 
 
 def _fields(cached: Cached) -> dict[str, Any]:

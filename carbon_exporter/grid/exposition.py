@@ -6,11 +6,11 @@ from typing import Final, get_args
 from carbon_exporter import metrics
 from carbon_exporter.grid.fetcher import Fetcher
 from carbon_exporter.grid.grid import Grid
-from carbon_exporter.grid.hours import HORIZONS_HOURS, HOUR_SECONDS
+from carbon_exporter.grid.hours import HORIZONS_HOURS
 from carbon_exporter.grid.outlook import Outlook
 from carbon_exporter.grid.zone import Zone
 from carbon_exporter.metrics import Family
-from carbon_exporter.model import FetchFailure, Intensity
+from carbon_exporter.model import HOUR_SECONDS, FetchFailure, Intensity
 
 _FAILURES: Final[tuple[FetchFailure, ...]] = get_args(FetchFailure)
 

@@ -2,15 +2,15 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from carbon_exporter.answers import in_order
 from carbon_exporter.grid.cache import Cached, Forecast
-from carbon_exporter.grid.hours import HOUR_SECONDS, hour_of, hourly_means
+from carbon_exporter.grid.hours import hour_of, hourly_means
 from carbon_exporter.grid.outlook import Issued
-from carbon_exporter.model import ConfigurationError, GridProvider, GridReading, ProviderError, Span, Web
+from carbon_exporter.model import HOUR_SECONDS, ConfigurationError, GridProvider, GridReading, ProviderError, Span, Web
 
 FIRST_WITHIN_SECONDS: Final = 30.0
 JITTER: Final = 0.1
@@ -23,7 +23,9 @@ RATE_LIMIT_SECONDS: Final = 60.0
 LONGEST_RETRY_AFTER_SECONDS: Final = 86_400.0
 PREDICT_SECONDS: Final = 3600.0
 FORECAST_FRESH_SECONDS: Final = 86_400.0
-"""What a provider forecast for now is better than a yearly mean for so long."""
+"""What a provider forecast for now, or its own past tells of now, is better than a yearly mean for so long."""
+ENOUGH_TO_CONTINUE: Final = 14 * 24
+"""Hours of history from which the statistical forecast is made."""
 HISTORY_SECONDS: Final = 60 * 86_400.0
 ISSUED_EVERY_SECONDS: Final = 6 * 3600.0
 SHORTEST_ISSUED_SECONDS: Final = 6 * 3600.0
@@ -68,7 +70,8 @@ class Feed:
         reading: the last answer; None before the first.
         forecast: the provider's own, if it gave one.
         fetched_seconds: Unix time of `reading`; None before the first.
-        history: hour number -> mean, of the last 60 days.
+        history: hour number -> mean, of the last 60 days, as it was measured.
+        recalled: such hours from elsewhere.
         issued: forecasts that the provider made earlier, to be scored.
         failure, forecast_failure: why the last question of each kind failed; None where it did not.
     """
@@ -87,6 +90,7 @@ class Feed:
         self.forecast: Forecast | None = None
         self.fetched_seconds: float | None = None
         self.history: dict[int, float] = {}
+        self.recalled: dict[int, float] = {}
         self.issued: list[Issued] = []
         self.failure: ProviderError | None = None
         self.forecast_failure: ProviderError | None = None
@@ -152,17 +156,21 @@ class Feed:
         return None
 
     def _observe(self, web: Web, unix_seconds: float) -> None:
-        newest = max(self.history, default=None)
-        oldest = unix_seconds - HISTORY_SECONDS / 2
-        # Two hours back, because what was said last is often revised.
-        since = oldest if newest is None else max(oldest, (newest - 1) * HOUR_SECONDS)
-        reading = self.provider.observe(web, since, unix_seconds)
+        reading = self.provider.observe(web, self._since(unix_seconds), unix_seconds)
         if not reading.spans:
             raise ProviderError("empty", f"{self.traits.provider}: no value for {self.grid_zone}: is the zone right?")
         if self.reading is not reading:
             self.reading = reading
             self._remember(reading, unix_seconds)
         self.fetched_seconds = unix_seconds
+
+    def _since(self, unix_seconds: float) -> float:
+        """From when on values are asked for: a month at first, later what has not been measured yet."""
+        oldest = unix_seconds - HISTORY_SECONDS / 2
+        if self.history:
+            again = 24 if self.traits.keeps_estimates else 1
+            return max(oldest, (max(self.history) - again) * HOUR_SECONDS)
+        return oldest if self.reading is None else unix_seconds - 86_400
 
     def _predict(self, web: Web, unix_seconds: float) -> None:
         reading = self.provider.predict(web, unix_seconds)
@@ -171,12 +179,22 @@ class Feed:
             self._issue(unix_seconds)
 
     def _remember(self, reading: GridReading, unix_seconds: float) -> None:
-        past = [span for span in reading.spans if span.end_seconds <= unix_seconds]
+        """Keep the hours that were measured: forecasts are scored by them, and a forecast must not be its own judge."""
+        past = [
+            span
+            for span in reading.spans
+            if span.end_seconds <= unix_seconds and (self.traits.keeps_estimates or not span.estimated)
+        ]
         oldest = hour_of(unix_seconds - HISTORY_SECONDS)
         hours = {**self.history, **hourly_means(past)}
         self.history = {hour: grams for hour, grams in hours.items() if hour >= oldest}
         if self.traits.horizon_seconds:
             self._issue(unix_seconds)
+
+    def past(self) -> dict[int, float]:
+        """The history, and what was read back of the time before what the provider told itself."""
+        newest = max(self.history, default=0)
+        return {**{hour: grams for hour, grams in self.recalled.items() if hour < newest}, **self.history}
 
     def _issue(self, unix_seconds: float) -> None:
         """Keep what the provider says of the next hours, to score it when they are over."""
@@ -203,21 +221,25 @@ class Feed:
         ]
         return in_order([*spans, *later])
 
-    def level(self, unix_seconds: float, told_until_seconds: float) -> int | None:
+    def level(self, unix_seconds: float, told: Sequence[Span]) -> int | None:
         """0 while what it said is live, 1 while it can still be used, None where it cannot.
 
         Args:
             unix_seconds: now.
-            told_until_seconds: the end of `told_spans()`.
+            told: `told_spans()`.
         """
         if self.reading is None or self.fetched_seconds is None:
             return None
+        # A clock may be set back: at the latest it was now.
+        self.fetched_seconds = min(self.fetched_seconds, unix_seconds)
         age = unix_seconds - min(self.reading.spans[-1].end_seconds, self.fetched_seconds)
         if age <= self.traits.lag_seconds:
             return 0
         made = max(self.fetched_seconds, self.forecast.made_seconds if self.forecast else 0.0)
-        forecast_holds = told_until_seconds > unix_seconds and unix_seconds - made <= FORECAST_FRESH_SECONDS
-        return 1 if age <= self.traits.fresh_seconds or forecast_holds else None
+        covered = told[0].start_seconds <= unix_seconds < told[-1].end_seconds
+        forecast_holds = covered and unix_seconds - made <= FORECAST_FRESH_SECONDS
+        continued = len(self.history) >= ENOUGH_TO_CONTINUE and age <= self.traits.lag_seconds + FORECAST_FRESH_SECONDS
+        return 1 if age <= self.traits.fresh_seconds or forecast_holds or continued else None
 
     def state(self) -> Cached:
         """What a restart needs."""
@@ -227,8 +249,10 @@ class Feed:
         """Take up `state()` of an earlier process: nothing is asked before it is due."""
         self.reading, self.fetched_seconds, self.forecast = cached.reading, cached.fetched_seconds, cached.forecast
         self.history, self.issued = dict(cached.history), list(cached.issued)
-        if cached.fetched_seconds is not None and self.reading is not None:
-            left = cached.fetched_seconds + self.traits.refresh_seconds - unix_seconds
+        if cached.fetched_seconds is not None and cached.fetched_seconds > unix_seconds + 60:
+            self.reading = self.fetched_seconds = None  # from a clock that was wrong: nobody knows its age
+        if self.fetched_seconds is not None and self.reading is not None:
+            left = self.fetched_seconds + self.traits.refresh_seconds - unix_seconds
             wait = min(max(left, 0.0), self.traits.refresh_seconds)
             self._observing.due_seconds = max(self._observing.due_seconds, now_seconds + wait)
         if cached.forecast is not None and self.traits.horizon_seconds:

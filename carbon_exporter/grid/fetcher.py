@@ -11,6 +11,7 @@ from carbon_exporter.grid.zone import Zone
 from carbon_exporter.model import FetchFailure, ProviderError, Web
 
 _LONGEST_SLEEP_SECONDS: Final = 600.0
+_SLOW_PACE_SECONDS: Final = 10.0
 
 
 class Fetcher:
@@ -68,11 +69,11 @@ class Fetcher:
         """Put every question once, due or not, for somebody who waits for the answers."""
         for zone, feed in self._asked:
             self._note(zone, feed, feed.ask_values(self._web, self._clock(), self._wall_clock()))
-            if feed.traits.horizon_seconds:
+            # Nobody wants to wait a minute here: one that is so slow is asked for its forecast by those who run on.
+            if feed.traits.horizon_seconds and feed.traits.pace_seconds < _SLOW_PACE_SECONDS:
                 self._note(zone, feed, feed.ask_forecast(self._web, self._clock(), self._wall_clock()))
 
     def _note(self, zone: Zone, feed: Feed, failure: ProviderError | None) -> None:
         if failure is not None:
             self.errors[failure.reason] += 1
-        else:
-            zone.asked(feed, self._wall_clock())
+        zone.asked(feed, self._wall_clock(), answered=failure is None)

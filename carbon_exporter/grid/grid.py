@@ -70,6 +70,12 @@ def open_grid(
         chains = settings.chains()
         if not chains and settings.provider != ("static",):
             raise ConfigurationError(f"intensity.zones: name the zones that {settings.provider[0]} is to be asked for")
+        asking_itself = sorted(zone for zone, chain in chains.items() if "cluster" in chain)
+        if asking_itself:
+            raise ConfigurationError(
+                f"intensity.zones.{asking_itself[0]}: cluster asks the forecast service, which cannot ask itself: "
+                "name another provider there"
+            )
     means = _Means(
         settings.sections,
         environment,
@@ -106,7 +112,7 @@ def _open_zone(name: str, signal: str, chain: Sequence[str], means: _Means) -> Z
         if chain.count(provider_name) > 1:
             raise ConfigurationError(f"intensity.provider: {provider_name} stands twice in the list for {name!r}")
         provider = open_provider(provider_name, means.sections, name, means.environment)
-        _check(provider.traits, name, signal)
+        _check_signal(provider.traits, signal)
         if provider_name == "static":
             break  # it never fails: nobody after it would be asked
         feeds.append(Feed(provider, name, means.clock(), means.chance))
@@ -130,13 +136,8 @@ def _open_zone(name: str, signal: str, chain: Sequence[str], means: _Means) -> Z
     return zone
 
 
-def _check(traits: Traits, zone: str, signal: str) -> None:
+def _check_signal(traits: Traits, signal: str) -> None:
     key, other = ("provider", "marginal") if signal == "average" else ("marginal", "provider")
-    if not zone and traits.provider != "static":
-        raise ConfigurationError(
-            f"intensity.grid_zone: {traits.provider} needs the zone that the power comes from ({traits.zones}); "
-            "it is never guessed"
-        )
     if traits.signal != signal:
         raise ConfigurationError(
             f"intensity.{key}: {traits.provider} tells the {traits.signal} intensity: name it in intensity.{other}"

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
-from carbon_exporter.model import Span
+from carbon_exporter.model import HOUR_SECONDS, Span
 
-HOUR_SECONDS: Final = 3600
 Hours: TypeAlias = Mapping[int, float]
 """Hour number -> mean grams per kilowatt-hour; an hour that nobody knows is not in it."""
 HORIZONS_HOURS: Final = (1, 3, 6, 12, 24, 48, 72, 96)

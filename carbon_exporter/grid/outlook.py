@@ -6,15 +6,15 @@ prediction on a rolling window: the logarithms of actual over forecast, of past 
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, repeat
 from typing import Final
 
-from carbon_exporter.grid.hours import HOUR_SECONDS, Hours, hour_of, hourly_means
+from carbon_exporter.grid.hours import Hours, hour_of, hourly_means
 from carbon_exporter.grid.replay import LEAST_SCORES, Replay, around, between, log_ratio, score_band
 from carbon_exporter.grid.statistical import PROFILE_HOURS, curve
-from carbon_exporter.model import Span
+from carbon_exporter.model import HOUR_SECONDS, Span
 
 OUTLOOK_HOURS: Final = 96
 HISTORY_HOURS: Final = 60 * 24
@@ -44,6 +44,7 @@ class Outlook:
         low, high: the band that each hour falls into nine times in ten; empty while that is not calibrated.
         forecaster: the provider's name, "statistical", or "static" (flat: nothing better is known).
         replays: what the bands were made from.
+        bridge: the hours before `first_hour` that nobody has told yet, as the same curve sees them.
     """
 
     first_hour: int
@@ -52,6 +53,7 @@ class Outlook:
     high: tuple[float, ...]
     forecaster: str
     replays: tuple[Replay, ...]
+    bridge: tuple[float, ...] = ()
 
     @property
     def end_seconds(self) -> float:
@@ -110,8 +112,10 @@ def make_outlook(  # noqa: PLR0917 - as its callers read best
 
     Args:
         history: what the provider measured, not what stood in for it; up to 60 days of it are used. It may have holes,
-            and may end hours or a day ago: past forecasts are replayed with the same delay.
-        told: what the provider itself says. Where that covers the hours to come without a hole, it is the forecast.
+            and may end hours or a day ago: past forecasts are replayed with the same delay, and nothing else is what
+            they are compared with.
+        told: what the provider itself says, its estimates included, of which the curve goes on. Where that covers the
+            hours to come without a hole, it is the forecast.
         forecaster: its name.
         issued: such forecasts of earlier times. From 30 on that are over, and made at least 6 hours apart, the bands
             come from them; until then from the statistical forecast's errors, which are wider.
@@ -123,11 +127,13 @@ def make_outlook(  # noqa: PLR0917 - as its callers read best
     coming = _coming(known, first_hour)
     newest = max((hour for hour in known if hour < first_hour), default=None)
     gap = 0 if newest is None else first_hour - 1 - newest
+    measured = {hour: grams for hour, grams in history.items() if hour < first_hour}
+    delay = first_hour - 1 - max(measured, default=first_hour - 1)
     grams = _continued(known, gap, first_hour, coming)
     if forecaster != "static" and (grams is not None or len(coming) > 1):
         name = forecaster if len(coming) > 1 else "statistical"
-        own = issued_replays(known, first_hour, gap, issued) if len(coming) > 1 else []
-        replays = own or past_replays(known, first_hour, gap, {})
+        own = issued_replays(measured, first_hour, delay, issued) if len(coming) > 1 else []
+        replays = own or past_replays(measured, first_hour, delay, {})
     else:
         name, replays = "static", []
     if grams is None:
@@ -135,7 +141,8 @@ def make_outlook(  # noqa: PLR0917 - as its callers read best
         if last is None:
             return None
         grams = (*coming, *[last] * (OUTLOOK_HOURS - len(coming)))
-    return banded(first_hour, grams, name, replays)
+    bridge = (curve(known, first_hour - gap, first_hour - gap, gap) or ()) if gap and newest is not None else ()
+    return replace(banded(first_hour, grams, name, replays), bridge=bridge)
 
 
 def past_replays(history: Hours, first_hour: int, gap_hours: int, kept: dict[int, Replay]) -> list[Replay]:

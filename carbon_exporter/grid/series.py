@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from carbon_exporter.answers import MOST_GRAMS, utc_seconds
-from carbon_exporter.grid.hours import HOUR_SECONDS, hour_of
-from carbon_exporter.model import ConfigurationError
+from carbon_exporter.grid.hours import hour_of
+from carbon_exporter.model import HOUR_SECONDS, ConfigurationError
 
 LEAST_HOURS: Final = 18 * 24
 """Two weeks to forecast from and the four days to come."""

@@ -1,6 +1,7 @@
 """The one way out to a grid provider: a GET within bounds of time and size, over the proxies of the environment."""
 
 import logging
+import ssl
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import urllib3
 
 from carbon_exporter import __version__
 from carbon_exporter.model import ConfigurationError, ProviderError, WebAnswer
+from carbon_exporter.secret import basic_credentials
 
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 15.0
@@ -29,9 +31,10 @@ class BoundedWeb:
         ca_file: PEM certificates that sign the servers' own; None for those of the system or REQUESTS_CA_BUNDLE.
         answer_seconds: for a whole answer, from the request to its last byte.
         clock: monotonic seconds.
+        ca_key: the setting or flag that names ca_file, for messages.
 
     Raises:
-        ConfigurationError: ca_file is no file.
+        ConfigurationError: ca_file is no file of PEM certificates.
     """
 
     def __init__(
@@ -39,9 +42,11 @@ class BoundedWeb:
         ca_file: Path | None = None,
         answer_seconds: float = ANSWER_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        ca_key: str = "intensity.ca_file",
     ) -> None:
-        if ca_file is not None and not ca_file.is_file():
-            raise ConfigurationError(f"intensity.ca_file: {ca_file}: is no file: name one of PEM certificates")
+        if ca_file is not None:
+            _check_certificates(ca_file, ca_key)
+        self._ca_key = ca_key
         self._answer_seconds = answer_seconds
         self._clock = clock
         # At level debug urllib3 writes every URL with its query, and so the keys that some providers want there.
@@ -61,12 +66,14 @@ class BoundedWeb:
         """As model.Web.get. What requests says of an error is never repeated: it may quote a key in the query."""
         plain_url = url.partition("?")[0]
         deadline = self._clock() + self._answer_seconds
+        # Not by requests: it would write a password in Latin-1, where RFC 7617 and our own services have UTF-8.
+        signed = {"Authorization": f"Basic {basic_credentials(*auth)}"} if auth is not None else {}
         try:
             with self._session.get(
                 url,
                 params=dict(parameters),
-                headers=dict(headers),
-                auth=auth or _sign_nothing,
+                headers={**headers, **signed},
+                auth=_sign_nothing,
                 timeout=(CONNECT_SECONDS, self._answer_seconds),
                 allow_redirects=False,
                 stream=True,
@@ -78,7 +85,7 @@ class BoundedWeb:
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
             raise self._timeout(plain_url) from None
         except requests.exceptions.SSLError:
-            cure = "is its certificate signed by whom the system trusts (intensity.ca_file)?"
+            cure = f"is its certificate signed by whom the system trusts ({self._ca_key})?"
             raise ProviderError("unreachable", f"{plain_url}: TLS failed: {cure}") from None
         except requests.exceptions.ProxyError:
             cure = "see HTTPS_PROXY and NO_PROXY"
@@ -120,6 +127,17 @@ class _Session(requests.Session):
 def _sign_nothing(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Stands where requests would else take a password from .netrc."""
     return request
+
+
+def _check_certificates(ca_file: Path, key: str) -> None:
+    if not ca_file.is_file():
+        raise ConfigurationError(f"{key}: {ca_file}: is no file: name one of PEM certificates")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
+    except ssl.SSLError:
+        raise ConfigurationError(f"{key}: {ca_file}: holds no PEM certificates: name a file that does") from None
+    except OSError as error:
+        raise ConfigurationError(f"{key}: {ca_file}: {error.strerror}: let this user read it") from None
 
 
 def _unpacked(url: str, packed: bytes, encoding: str) -> bytes:

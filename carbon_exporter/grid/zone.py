@@ -11,14 +11,14 @@ from typing import Final
 
 from carbon_exporter.grid.cache import AnswerCache
 from carbon_exporter.grid.feed import Feed
-from carbon_exporter.grid.hours import HOUR_SECONDS, Hours, hour_of
+from carbon_exporter.grid.hours import Hours, hour_of
 from carbon_exporter.grid.outlook import Outlook, make_outlook
-from carbon_exporter.model import GridReading, Intensity, Span
+from carbon_exporter.model import HOUR_SECONDS, GridReading, Intensity, Span
 from carbon_exporter.timeline import Timeline, span_at
 
 PATIENCE_SECONDS: Final = 60.0
 """After the start, before anything stands in: the first answer may be on its way."""
-ENOUGH_HISTORY_HOURS: Final = 30 * 24
+ENOUGH_HISTORY_HOURS: Final = 25 * 24
 """The bands of the outlook are made from how it would have done in the past weeks."""
 _LEVELS: Final = ("live", "its last good value", "the country's yearly mean stands in", "the world's mean stands in")
 _log = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class Zone:
         self._timeline_of: tuple[int, Span] | None = None
         self._outlook: Outlook | None = None
         self._outlook_of: tuple[tuple[Span, ...], int] | None = None
+        self._outlook_feed: Feed | None = None
         self._extended: tuple[tuple[Span, ...], Outlook, tuple[Span, ...]] | None = None
         self._said: tuple[str, int] | None = None
 
@@ -80,6 +81,8 @@ class Zone:
         None: nothing is known yet, and it is too early for a stand-in; or nothing may stand in.
         """
         with self._lock:
+            # A clock that was set back must not make the wait longer.
+            self._patience_until = min(self._patience_until, now_seconds + PATIENCE_SECONDS)
             source = self._source(now_seconds)
             if source is None:
                 return None
@@ -103,7 +106,7 @@ class Zone:
             hour = hour_of(now_seconds)
             if self._outlook_of is None or self._outlook_of[0] is not source.told or self._outlook_of[1] != hour:
                 self._outlook = _make_outlook(source, self._stand_in, now_seconds)
-                self._outlook_of = (source.told, hour)
+                self._outlook_of, self._outlook_feed = (source.told, hour), source.feed
             return self._outlook
 
     def licence(self, now_seconds: float) -> str:
@@ -112,9 +115,10 @@ class Zone:
             source = self._source(now_seconds)
         return source.feed.traits.licence if source is not None and source.feed is not None else self._licence
 
-    def asked(self, feed: Feed, now_seconds: float) -> None:
-        """Called when `feed` has answered: keep it on disk, and make ready what `timeline` will want."""
-        self._cache.save(self.key(feed), feed.traits.basis, feed.state())
+    def asked(self, feed: Feed, now_seconds: float, *, answered: bool) -> None:
+        """Called when `feed` was asked: keep an answer on disk, and make ready what `timeline` will want."""
+        if answered:
+            self._cache.save(self.key(feed), feed.traits.basis, feed.state())
         with self._lock:
             told = self._told_by(feed)
             if told and told[-1].end_seconds < now_seconds + 2 * HOUR_SECONDS:
@@ -125,22 +129,26 @@ class Zone:
         return f"{self.name}-{self.signal}-{feed.traits.provider}"
 
     def wants_history(self) -> list[tuple[str, str]]:
-        """The providers, with their basis, of whose past less is known than a forecast needs."""
-        return [(f.traits.provider, f.traits.basis) for f in self.feeds if len(f.history) < ENOUGH_HISTORY_HOURS]
+        """The providers, with their basis, that have told what they can and yet less than a forecast needs."""
+        return [
+            (feed.traits.provider, feed.traits.basis)
+            for feed in self.feeds
+            if feed.fetched_seconds is not None and len(feed.history) < ENOUGH_HISTORY_HOURS
+        ]
 
     def take_history(self, hours: Hours, provider: str, basis: str) -> None:
-        """Hourly means of the past from elsewhere; what the provider itself said of an hour wins."""
+        """Hourly means of the past from elsewhere, for the time before the provider's own words."""
         with self._lock:
             for feed in self.feeds:
                 if (feed.traits.provider, feed.traits.basis) == (provider, basis):
-                    feed.history = {**hours, **feed.history}
+                    feed.recalled = {**feed.recalled, **hours}
                     self._outlook_of = None
 
     def _source(self, now_seconds: float) -> _Source | None:
         best: _Source | None = None
         for feed in self.feeds:
             told = self._told_by(feed)
-            level = feed.level(now_seconds, told[-1].end_seconds) if told else None
+            level = feed.level(now_seconds, told) if told else None
             if feed.reading is None or level is None:
                 continue
             level = max(level, feed.reading.fallback_level)
@@ -160,7 +168,8 @@ class Zone:
         """What is told; with the outlook after it where that ends within the hour."""
         told, outlook = source.told, self._outlook
         covered = told[-1].end_seconds > now_seconds + HOUR_SECONDS
-        if covered or outlook is None or self._outlook_of is None or self._outlook_of[0] is not told:
+        # After an answer the outlook before it serves until the next one is made, a moment later.
+        if covered or source.feed is None or source.feed is not self._outlook_feed or outlook is None:
             return told
         if self._extended is None or self._extended[0] is not told or self._extended[1] is not outlook:
             self._extended = (told, outlook, (*told, *_coming(outlook, told[-1].end_seconds)))
@@ -195,14 +204,16 @@ def _make_outlook(source: _Source, stand_in: GridReading | None, now_seconds: fl
     if source.feed is None:
         return make_outlook({}, (), "static", (), flat, now_seconds)
     feed = source.feed
-    return make_outlook(feed.history, source.told, source.reading.provider, feed.issued, flat, now_seconds)
+    return make_outlook(feed.past(), source.told, source.reading.provider, feed.issued, flat, now_seconds)
 
 
 def _coming(outlook: Outlook, after_seconds: float) -> list[Span]:
-    """The hours of the outlook that end after `after_seconds`, the first one cut."""
-    starts = [(outlook.first_hour + index) * HOUR_SECONDS for index in range(len(outlook.grams))]
+    """The hours of the outlook, and those that bridge to it, that end after `after_seconds`; the first one cut."""
+    hours = (*outlook.bridge, *outlook.grams)
+    first = outlook.first_hour - len(outlook.bridge)
+    starts = [(first + index) * HOUR_SECONDS for index in range(len(hours))]
     return [
         Span(max(after_seconds, start), start + HOUR_SECONDS, grams, estimated=True)
-        for start, grams in zip(starts, outlook.grams, strict=True)
+        for start, grams in zip(starts, hours, strict=True)
         if start + HOUR_SECONDS > after_seconds
     ]

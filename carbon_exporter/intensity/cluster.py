@@ -4,7 +4,6 @@ A node asks once a minute. The question is conditional (RFC 9110, section 13.1.2
 something has changed, and the connection is closed after it: a thousand nodes hold none open.
 """
 
-import base64
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,14 +15,21 @@ from pydantic import model_validator
 
 from carbon_exporter import settings
 from carbon_exporter.answers import checked_json, grams, json_list, json_object, refusal, well_formed
-from carbon_exporter.model import ConfigurationError, GridReading, ProviderError, Span, Traits, Web, WebAnswer
-from carbon_exporter.secret import Secret
+from carbon_exporter.forecast_api import INTENSITY_PATH, PASSWORD_VARIABLE
+from carbon_exporter.model import (
+    LAST_SECONDS,
+    ConfigurationError,
+    GridReading,
+    ProviderError,
+    Span,
+    Traits,
+    Web,
+    WebAnswer,
+)
+from carbon_exporter.secret import Secret, basic_credentials, concealing
 
-PASSWORD_VARIABLE: Final = "CARBON_INTENSITY_PASSWORD"  # noqa: S105 - the name of a variable, not a password
 AHEAD_SECONDS: Final = 7200.0
 """So much of what is to come is kept, in case the service goes silent; with less a node makes an outlook of its own."""
-_LAST_SECONDS: Final = 253_402_300_800.0
-"""The end of the year 9999."""
 _BASES: Final = ("lifecycle", "direct", "operational", "unspecified")
 _WORST_LEVEL: Final = 3
 _TRAITS: Final = Traits(
@@ -60,15 +66,16 @@ def open_provider(chosen: Settings, grid_zone: str, environment: Mapping[str, st
     """The provider for `grid_zone`, under the name that the forecast service knows it by.
 
     Raises:
-        ConfigurationError: there is no zone, or a user name without a password.
+        ConfigurationError: there is no zone, or a user name without a password that can be read.
     """
     if not grid_zone:
         raise ConfigurationError("intensity.grid_zone: cluster asks for one zone by its name: set it, such as DE")
-    password = Secret(chosen.password_file, PASSWORD_VARIABLE, environment)
+    password = Secret(chosen.password_file, PASSWORD_VARIABLE, environment, "intensity.cluster.password_file")
     if chosen.username and not password:
         raise ConfigurationError(
             f"intensity.cluster.username: has no password: set intensity.cluster.password_file or {PASSWORD_VARIABLE}"
         )
+    password.read(one_word=False)
     return ClusterProvider(chosen, grid_zone, password)
 
 
@@ -78,7 +85,7 @@ class ClusterProvider:
     traits = _TRAITS
 
     def __init__(self, chosen: Settings, grid_zone: str, password: Secret) -> None:
-        self._url = f"{chosen.url}/api/v1/intensity"
+        self._url = chosen.url + INTENSITY_PATH
         self._zone = grid_zone
         self._username = chosen.username
         self._password = password
@@ -88,9 +95,11 @@ class ClusterProvider:
 
     def observe(self, web: Web, since_seconds: float, now_seconds: float) -> GridReading:
         """What the service counts with: its spans of the last hours, extrapolated ones included, and two ahead."""
-        answer = web.get(self._url, {"zone": self._zone}, self._headers())
+        auth = self._auth()
+        answer = web.get(self._url, {"zone": self._zone}, self._headers(), auth)
         if answer.status != 304 or self._answered is None:
-            self._answered = self._read(answer, now_seconds)
+            with concealing(*((basic_credentials(*auth), auth[1]) if auth is not None else ())):
+                self._answered = self._read(answer, now_seconds)
             self._etag = answer.headers.get("etag", "")
             self._said = None
         said = self._answered
@@ -110,14 +119,15 @@ class ClusterProvider:
         headers = {"Connection": "close"}
         if self._etag:
             headers["If-None-Match"] = self._etag
-        if self._username:
-            try:
-                secret = self._password.read(one_word=False)
-            except ConfigurationError as error:
-                raise ProviderError("auth", str(error)) from None
-            # Not by Web.get's auth: requests would write it in Latin-1, the service reads UTF-8.
-            headers["Authorization"] = f"Basic {base64.b64encode(f'{self._username}:{secret}'.encode()).decode()}"
         return headers
+
+    def _auth(self) -> tuple[str, str] | None:
+        if not self._username:
+            return None
+        try:
+            return self._username, self._password.read(one_word=False)
+        except ConfigurationError as error:
+            raise ProviderError("auth", str(error)) from None
 
     def _read(self, answer: WebAnswer, now_seconds: float) -> GridReading:
         if answer.status == 404 and answer.body.startswith(b"{"):
@@ -172,6 +182,6 @@ def _spans(rows: Sequence[Any]) -> tuple[Span, ...]:
 
 def _seconds(value: Any) -> float:
     number = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-    if not number or not 0 <= value <= _LAST_SECONDS:
+    if not number or not 0 <= value <= LAST_SECONDS:
         raise ValueError(f"{str(value)[:50]!r} is no Unix time")
     return float(value)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from carbon_exporter import settings
-from carbon_exporter.answers import checked_json, json_list, json_object, refusal, utc_seconds, well_formed, without
+from carbon_exporter.answers import checked_json, json_list, json_object, refusal, utc_seconds, well_formed
 from carbon_exporter.fuels import UNKNOWN, FuelBasis, mix_spans
-from carbon_exporter.model import ConfigurationError, GridReading, ProviderError, Traits, Web, WebAnswer
-from carbon_exporter.secret import Secret
+from carbon_exporter.model import HOUR_SECONDS, ConfigurationError, GridReading, ProviderError, Traits, Web, WebAnswer
+from carbon_exporter.secret import Secret, concealing
 
 VARIABLE: Final = "CARBON_EIA_KEY"
 MOST_ROWS: Final = 5000
@@ -24,7 +24,6 @@ WINDOW_HOURS: Final = 15 * 24
 FARTHEST_HOURS: Final = 2 * WINDOW_HOURS
 OVERLAP_HOURS: Final = 24
 """Before the time asked for: a half-told hour is known by the hours before it."""
-HOUR_SECONDS: Final = 3600
 FUELS: Final[Mapping[str, str]] = {
     "COL": "coal",
     "GEO": "geothermal",
@@ -67,7 +66,7 @@ def open_provider(chosen: Settings, grid_zone: str, environment: Mapping[str, st
     """The provider for `grid_zone`: US, a region (US-CAL) or a balancing authority (US-CAL-CISO).
 
     Raises:
-        ConfigurationError: it is no such zone, or there is no key.
+        ConfigurationError: it is no such zone, or there is no key that can be read.
     """
     country, *parts = grid_zone.split("-")
     known = REGIONS if len(parts) == 1 else AUTHORITIES
@@ -76,11 +75,12 @@ def open_provider(chosen: Settings, grid_zone: str, environment: Mapping[str, st
             f"intensity.grid_zone: eia does not know {grid_zone!r}; it knows US, US-REGION of "
             f"{', '.join(sorted(REGIONS))}, and US-REGION-AUTHORITY such as US-CAL-CISO or US-MIDA-PJM"
         )
-    key = Secret(chosen.key_file, VARIABLE, environment)
+    key = Secret(chosen.key_file, VARIABLE, environment, "intensity.eia.key_file")
     if not key:
         raise ConfigurationError(
             f"intensity.eia: has no key: set intensity.eia.key_file or the environment variable {VARIABLE}"
         )
+    key.read()
     return EiaProvider(chosen, parts[-1] if parts else "US48", key)
 
 
@@ -108,10 +108,8 @@ class EiaProvider:
         begin = max(int(since_seconds // HOUR_SECONDS) - OVERLAP_HOURS, end - FARTHEST_HOURS)
         mixes: dict[float, dict[str, float]] = {}
         for first in range(begin, end, WINDOW_HOURS):
-            answer, rows = self._ask(web, first, min(first + WINDOW_HOURS, end), now_seconds)
-            with well_formed(answer):
-                for hour_seconds, fuel, megawatts in self._values(answer, rows):
-                    mixes.setdefault(hour_seconds, {})[fuel] = megawatts
+            for hour_seconds, fuel, megawatts in self._ask(web, first, min(first + WINDOW_HOURS, end), now_seconds):
+                mixes.setdefault(hour_seconds, {})[fuel] = megawatts
         found = mix_spans(mixes, HOUR_SECONDS, FUELS, self._basis)
         spans = tuple(span for span in found if since_seconds < span.end_seconds <= now_seconds)
         if not spans:
@@ -122,8 +120,8 @@ class EiaProvider:
         """There is none: nobody forecasts the mix."""
         raise ProviderError("empty", f"{self._url}: has no forecast")
 
-    def _ask(self, web: Web, first: int, end: int, now_seconds: float) -> tuple[WebAnswer, Sequence[Any]]:
-        """The rows of the hours from `first` to before `end`, the newest first."""
+    def _ask(self, web: Web, first: int, end: int, now_seconds: float) -> list[tuple[float, str, float]]:
+        """The values of the hours from `first` to before `end`, the newest first; see `_values`."""
         key = self._key.read()
         parameters = {
             "api_key": key,
@@ -136,13 +134,14 @@ class EiaProvider:
             "sort[0][direction]": "desc",
             "length": str(MOST_ROWS),
         }
-        answer = without(web.get(self._url, parameters), key)
-        if answer.status == 403 and b"API_KEY" in answer.body:
-            raise refusal(answer, now_seconds, "auth")
-        document = checked_json(answer, now_seconds)
-        with well_formed(answer):
-            rows = json_list(json_object(json_object(document).get("response", {})).get("data", []))
-            return answer, _whole_hours(rows)
+        answer = web.get(self._url, parameters)
+        with concealing(key):
+            if answer.status == 403 and b"API_KEY" in answer.body:
+                raise refusal(answer, now_seconds, "auth")
+            document = checked_json(answer, now_seconds)
+            with well_formed(answer):
+                rows = json_list(json_object(json_object(document).get("response", {})).get("data", []))
+                return list(self._values(answer, _whole_hours(rows)))
 
     def _values(self, answer: WebAnswer, rows: Iterable[Any]) -> Iterator[tuple[float, str, float]]:
         """Start of the hour, fuel code, megawatts; less than nothing (own use) counts as nothing.

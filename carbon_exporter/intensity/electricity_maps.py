@@ -19,9 +19,9 @@ from carbon_exporter.answers import (
     refusal,
     utc_seconds,
     well_formed,
-    without,
 )
 from carbon_exporter.model import (
+    HOUR_SECONDS,
     ConfigurationError,
     FetchFailure,
     GridReading,
@@ -31,11 +31,10 @@ from carbon_exporter.model import (
     Web,
     WebAnswer,
 )
-from carbon_exporter.secret import Secret
+from carbon_exporter.secret import Secret, concealing
 
 TOKEN_VARIABLE: Final = "CARBON_ELECTRICITY_MAPS_TOKEN"  # noqa: S105 - the name of one
 HORIZON_HOURS: Final = 72
-_HOUR_SECONDS: Final = 3600.0
 _STEPS_SECONDS: Final = {"hourly": 3600.0, "15_minutes": 900.0, "5_minutes": 300.0}
 _REASONS_OF_401: Final[tuple[tuple[bytes, FetchFailure], ...]] = (
     (b"you do not have access", "forbidden"),
@@ -62,7 +61,7 @@ def open_provider(chosen: Settings, grid_zone: str, environment: Mapping[str, st
     """
     if not grid_zone:
         raise ConfigurationError("intensity.grid_zone: electricity_maps needs a zone: DE, DK-DK1, US-CAL-CISO")
-    token = Secret(chosen.token_file, TOKEN_VARIABLE, environment)
+    token = Secret(chosen.token_file, TOKEN_VARIABLE, environment, "intensity.electricity_maps.token_file")
     if not token:
         raise ConfigurationError(
             f"intensity.electricity_maps: has no token: set token_file or the environment variable {TOKEN_VARIABLE}"
@@ -84,18 +83,19 @@ class ElectricityMaps:
             basis=self._basis,
             zones="about 350 of the world, by its own keys (DE, DK-DK1, US-CAL-CISO)",
             licence="Electricity Maps, electricitymaps.com; the free plan is for non-commercial use",
-            resolution_seconds=_HOUR_SECONDS,
+            resolution_seconds=HOUR_SECONDS,
             refresh_seconds=900.0,
             lag_seconds=3600.0,
             fresh_seconds=10_800.0,
-            horizon_seconds=HORIZON_HOURS * _HOUR_SECONDS,
+            keeps_estimates=True,
+            horizon_seconds=HORIZON_HOURS * HOUR_SECONDS,
             pace_seconds=1.0,
         )
 
     def observe(self, web: Web, since_seconds: float, now_seconds: float) -> GridReading:
         """The last 24 hours where they are asked for and the token covers them, and the running hour."""
         past: tuple[Span, ...] = ()
-        if since_seconds < now_seconds - now_seconds % _HOUR_SECONDS:
+        if since_seconds < now_seconds - now_seconds % HOUR_SECONDS:
             try:
                 past = self._ask(web, "history", now_seconds)
             except ProviderError as error:
@@ -137,7 +137,10 @@ class ElectricityMaps:
             },
             {"auth-token": token},
         )
-        answer = without(answer, token)
+        with concealing(token):
+            return self._read(answer, temporality, now_seconds)
+
+    def _read(self, answer: WebAnswer, temporality: str, now_seconds: float) -> tuple[Span, ...]:
         if answer.status == 401:
             raise _refused(answer, now_seconds)
         body = checked_json(answer, now_seconds)

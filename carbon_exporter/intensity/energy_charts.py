@@ -5,13 +5,21 @@ where there is none. The answer does not name its country.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from itertools import pairwise
 from typing import Any, Final
 
 from carbon_exporter import settings
-from carbon_exporter.answers import ascending, checked_json, grams, json_list, json_object, well_formed
-from carbon_exporter.model import ConfigurationError, GridReading, ProviderError, Span, Traits, Web, WebAnswer
+from carbon_exporter.answers import ascending, checked_json, grams, json_list, json_object, utc_minute, well_formed
+from carbon_exporter.model import (
+    HOUR_SECONDS,
+    ConfigurationError,
+    GridReading,
+    ProviderError,
+    Span,
+    Traits,
+    Web,
+    WebAnswer,
+)
 
 # fmt: off
 COUNTRIES: Final = (
@@ -21,7 +29,6 @@ COUNTRIES: Final = (
 # fmt: on
 _OWN_CODES: Final = {"GB": "uk"}
 _QUARTER_SECONDS: Final = 900.0
-_HOUR_SECONDS: Final = 3600.0
 _REVISED_SECONDS: Final = 7200.0
 """So far back it is asked at least: a newer start may lie behind the newest value."""
 
@@ -65,7 +72,7 @@ class EnergyCharts:
             refresh_seconds=900.0,
             lag_seconds=5400.0,
             fresh_seconds=7200.0,
-            horizon_seconds=24 * _HOUR_SECONDS,
+            horizon_seconds=24 * HOUR_SECONDS,
             pace_seconds=0.5,
         )
 
@@ -73,7 +80,7 @@ class EnergyCharts:
         """All quarter-hours since then to the next hour's, forecast ones where none is measured."""
         begin = min(since_seconds, now_seconds - _REVISED_SECONDS)
         return self._ask(
-            web, "co2eq", {"start": _utc_minute(begin), "end": _utc_minute(now_seconds + _HOUR_SECONDS)}, now_seconds
+            web, "co2eq", {"start": utc_minute(begin), "end": utc_minute(now_seconds + HOUR_SECONDS)}, now_seconds
         )
 
     def predict(self, web: Web, now_seconds: float) -> GridReading:
@@ -113,7 +120,7 @@ def _spans(answer: WebAnswer, body: Mapping[str, Any], path: str, now_seconds: f
 
 def _ends(starts: Sequence[float]) -> list[float]:
     """Each period lasts to the next, but no longer than an hour; the last one as long as the one before."""
-    steps = [min(later - earlier, _HOUR_SECONDS) for earlier, later in pairwise(starts)]
+    steps = [min(later - earlier, HOUR_SECONDS) for earlier, later in pairwise(starts)]
     steps.append(steps[-1] if steps else _QUARTER_SECONDS)
     return [start + step for start, step in zip(starts, steps[: len(starts)], strict=True)]
 
@@ -127,7 +134,3 @@ def _whole(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{value!r} is no time")  # noqa: TRY004 - a bad answer
     return float(value)
-
-
-def _utc_minute(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%MZ}"

@@ -5,11 +5,19 @@ to come, and regions have none at all: there the forecast stands, as estimated.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any, Final
 
 from carbon_exporter import settings
-from carbon_exporter.answers import ascending, checked_json, grams, json_list, json_object, utc_seconds, well_formed
+from carbon_exporter.answers import (
+    ascending,
+    checked_json,
+    grams,
+    json_list,
+    json_object,
+    utc_minute,
+    utc_seconds,
+    well_formed,
+)
 from carbon_exporter.model import ConfigurationError, GridReading, ProviderError, Span, Traits, Web, WebAnswer
 
 NATION: Final = "GB"
@@ -69,11 +77,11 @@ class GbCarbonIntensity:
         """The half-hours since then, of the last 14 days at most, and the two hours to come."""
         end = _half_hour(now_seconds) + _AHEAD_SECONDS
         begin = max(_half_hour(min(since_seconds, now_seconds - _REVISED_SECONDS)), end - _LONGEST_RANGE_SECONDS)
-        return self._ask(web, f"{_utc_minute(begin)}/{_utc_minute(end)}", now_seconds)
+        return self._ask(web, f"{utc_minute(begin)}/{utc_minute(end)}", now_seconds)
 
     def predict(self, web: Web, now_seconds: float) -> GridReading:
         """Its forecast for 48 hours."""
-        told = self._ask(web, f"{_utc_minute(_half_hour(now_seconds))}/fw48h", now_seconds)
+        told = self._ask(web, f"{utc_minute(_half_hour(now_seconds))}/fw48h", now_seconds)
         spans = tuple(span for span in told.spans if span.end_seconds > now_seconds)
         if not spans:
             raise ProviderError("empty", f"{self._url}: the forecast ends before now: it is asked again later")
@@ -130,7 +138,3 @@ def _empty(answer: WebAnswer) -> ProviderError:
 
 def _half_hour(seconds: float) -> float:
     return seconds - seconds % _HALF_HOUR_SECONDS
-
-
-def _utc_minute(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%MZ}"

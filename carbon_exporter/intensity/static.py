@@ -14,10 +14,11 @@ from typing import Final, Literal
 from pydantic import Field
 
 from carbon_exporter import settings
-from carbon_exporter.model import ConfigurationError, GridReading, Span, Traits, Web
+from carbon_exporter.model import LAST_SECONDS, ConfigurationError, GridReading, Span, Traits, Web
 
+WITHOUT_ZONE: Final = True
 WORLD: Final = "WORLD"
-EVER: Final = (0.0, 253_402_300_800.0)
+EVER: Final = (0.0, LAST_SECONDS)
 """The years 1970 to 9999: a yearly mean stands for any time."""
 Basis = Literal["lifecycle", "direct", "operational", "unspecified"]
 

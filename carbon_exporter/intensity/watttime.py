@@ -6,7 +6,6 @@ API v3, https://docs.watttime.org. A login gives a token for half an hour; it is
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,12 +19,12 @@ from carbon_exporter.answers import (
     json_list,
     json_object,
     refusal,
+    utc_minute,
     utc_seconds,
     well_formed,
-    without,
 )
 from carbon_exporter.model import ConfigurationError, GridReading, ProviderError, Span, Traits, Web, WebAnswer
-from carbon_exporter.secret import Secret
+from carbon_exporter.secret import Secret, basic_credentials, concealing
 
 VARIABLE: Final = "CARBON_WATTTIME_PASSWORD"
 REGIONS: Final[Mapping[str, str]] = {"US-CAL-CISO": "CAISO_NORTH"}
@@ -65,7 +64,7 @@ def open_provider(chosen: Settings, grid_zone: str, environment: Mapping[str, st
     """The provider for `grid_zone`, one of those in `regions`.
 
     Raises:
-        ConfigurationError: the zone is in no region, or there is no user or no password.
+        ConfigurationError: the zone is in no region, or there is no user or no password that can be read.
     """
     regions = {**REGIONS, **chosen.regions}
     if grid_zone not in regions:
@@ -73,12 +72,13 @@ def open_provider(chosen: Settings, grid_zone: str, environment: Mapping[str, st
             f"intensity.grid_zone: watttime does not know {grid_zone!r}; it knows {', '.join(sorted(regions))}, "
             "and what you add under intensity.watttime.regions"
         )
-    password = Secret(chosen.password_file, VARIABLE, environment)
+    password = Secret(chosen.password_file, VARIABLE, environment, "intensity.watttime.password_file")
     if not chosen.username or not password:
         raise ConfigurationError(
             "intensity.watttime: has no login: set intensity.watttime.username, and intensity.watttime.password_file "
             f"or the environment variable {VARIABLE}"
         )
+    password.read(one_word=False)
     return WattTimeProvider(chosen, regions[grid_zone], password)
 
 
@@ -103,13 +103,14 @@ class WattTimeProvider:
             refresh_seconds=300.0,
             lag_seconds=900.0,
             fresh_seconds=900.0,
+            keeps_estimates=True,
             horizon_seconds=HORIZON_HOURS * 3600.0,
         )
 
     def observe(self, web: Web, since_seconds: float, now_seconds: float) -> GridReading:
         """Five minutes each since then, at most 30 days back."""
         begin = max(since_seconds, now_seconds - LONGEST_SECONDS)
-        parameters = {"start": _minute(begin), "end": _minute(now_seconds)}
+        parameters = {"start": utc_minute(begin), "end": utc_minute(now_seconds)}
         return self._reading(web, "historical", parameters, now_seconds)
 
     def predict(self, web: Web, now_seconds: float) -> GridReading:
@@ -118,9 +119,13 @@ class WattTimeProvider:
 
     def _reading(self, web: Web, path: str, parameters: Mapping[str, str], now_seconds: float) -> GridReading:
         answer = self._ask(web, f"{self._url}/v3/{path}", parameters, now_seconds)
-        document = checked_json(answer, now_seconds)
-        with well_formed(answer):
-            spans = in_order(self._spans(answer, json_object(document)))
+        token = self._token
+        if answer.status == 401:
+            self._token = ""
+        with concealing(token):
+            document = checked_json(answer, now_seconds)
+            with well_formed(answer):
+                spans = in_order(self._spans(answer, json_object(document)))
         if not spans:
             raise ProviderError("empty", f"{answer.url}: has no values of {self._region}: it is asked again later")
         return GridReading(spans, "watttime", self.traits.basis, self.traits.signal)
@@ -163,9 +168,6 @@ class WattTimeProvider:
         if answer.status == 401 and not expired:
             self._log_in(web, now_seconds)
             answer = web.get(url, about, self._authorization())
-        answer = without(answer, self._token)
-        if answer.status == 401:
-            self._token = ""
         return answer
 
     def _authorization(self) -> dict[str, str]:
@@ -173,18 +175,19 @@ class WattTimeProvider:
 
     def _log_in(self, web: Web, now_seconds: float) -> None:
         self._token = ""
-        answer = web.get(f"{self._url}/login", auth=(self._username, self._password.read(one_word=False)))
+        password = self._password.read(one_word=False)
+        answer = web.get(f"{self._url}/login", auth=(self._username, password))
+        with concealing(basic_credentials(self._username, password), password):
+            self._token = self._token_in(answer, now_seconds)
+        self._login_seconds = now_seconds
+
+    def _token_in(self, answer: WebAnswer, now_seconds: float) -> str:
         if answer.status != 200:
-            # What is said of a login may repeat it, encoded too.
+            # What is said of a login is about the password.
             silent = replace(answer, body=b"")
             raise refusal(silent, now_seconds, "auth" if answer.status == 403 else None)
         document = checked_json(answer, now_seconds)
         token = document.get("token") if isinstance(document, dict) else None
         if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
             raise ProviderError("parse", f"{answer.url}: answers no token: has the API changed?")
-        self._token = token
-        self._login_seconds = now_seconds
-
-
-def _minute(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%MZ")
+        return token

@@ -14,6 +14,7 @@ from carbon_exporter.model import JOULES_PER_KILOWATT_HOUR
 from carbon_exporter.node.collectors import Collectors
 from carbon_exporter.node.embodied import Embodied, grams_per_second
 from carbon_exporter.node.exposition import families
+from carbon_exporter.node.grams import Grams
 from carbon_exporter.node.ledger import Ledger
 from carbon_exporter.node.sampler import Sampler, Tick
 from carbon_exporter.node.state import StateFile, this_host
@@ -28,7 +29,7 @@ _log = logging.getLogger(__name__)
 def open_node_grid(config: Config) -> Grid:
     """The grid of this node's one zone, by whose average its grams are counted; raises as `sampler_for`."""
     settings = config.intensity.model_copy(update={"marginal": None})
-    return open_grid(settings, chains={settings.grid_zone: settings.chain_of(settings.grid_zone)})
+    return open_grid(settings, chains={settings.grid_zone: settings.node_chain()})
 
 
 def build_sampler(config: Config, publish: Callable[[bytes], None], grid: Grid) -> Sampler:
@@ -76,10 +77,12 @@ def _ledger(config: Config, pue: float) -> Ledger:
     return Ledger(
         config.node.linger_seconds,
         config.node.idle_watts,
-        market_grams_per_joule=pue * market / JOULES_PER_KILOWATT_HOUR if market is not None else None,
-        embodied=Embodied(
-            grams_per_second(embodied.gpu_kilograms, embodied.gpu_years),
-            grams_per_second(embodied.host_kilograms, embodied.host_years),
+        Grams(
+            market_grams_per_joule=pue * market / JOULES_PER_KILOWATT_HOUR if market is not None else None,
+            embodied=Embodied(
+                grams_per_second(embodied.gpu_kilograms, embodied.gpu_years),
+                grams_per_second(embodied.host_kilograms, embodied.host_years),
+            ),
         ),
     )
 

@@ -61,10 +61,10 @@ def _job_families(tick: Tick) -> Iterator[Family]:
         [((name, c), a.energy_joules.get(c, 0.0)) for name, a in accounts.items() for c in components],
     )
     yield Family(metrics.JOB_EMISSIONS, _emissions(tick, components))
-    if ledger.market_grams_per_joule is not None:
+    if ledger.grams.market_grams_per_joule is not None:
         market = [((name, c), a.market_grams.get(c, 0.0)) for name, a in accounts.items() for c in components]
         yield Family(metrics.JOB_MARKET_EMISSIONS, market)
-    parts = ledger.embodied.counted
+    parts = ledger.grams.embodied.counted
     embodied = [((name, p), a.embodied_grams.get(p, 0.0)) for name, a in accounts.items() for p in parts]
     yield Family(metrics.JOB_EMBODIED, embodied)
     yield _job_info(accounts.values())

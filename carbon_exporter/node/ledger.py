@@ -28,11 +28,12 @@ from carbon_exporter.node.accounts import (
     uses_from_json,
     uses_to_json,
 )
-from carbon_exporter.node.embodied import NOT_COUNTED, Embodied, host_shares
+from carbon_exporter.node.embodied import host_shares
 from carbon_exporter.node.gpu_shares import Interval, Split, sm_weights, split
+from carbon_exporter.node.grams import Grams
 from carbon_exporter.node.holders import SYSTEM, Holdings, find_holdings
 from carbon_exporter.node.idle import IdlePower
-from carbon_exporter.node.recount import Factors, Recount
+from carbon_exporter.node.recount import Factors
 from carbon_exporter.node.shares import Allocations, Uses, allocations, cpu_shares
 
 Reason = Literal["idle", "system"]
@@ -64,21 +65,17 @@ class Ledger:
     Args:
         linger_seconds: how long the account of an ended job stays.
         idle_watts: configured idle power of each device of a component; what is not in it is learned.
-        market_grams_per_joule: for the second count of grams, PUE included; None for no such count.
-        embodied: what the hardware took to make.
+        grams: what joules and hardware cost; None: joules by the grid's intensity alone.
     """
 
     def __init__(
         self,
         linger_seconds: float,
         idle_watts: Mapping[Component, float] = MappingProxyType({}),
-        *,
-        market_grams_per_joule: float | None = None,
-        embodied: Embodied = NOT_COUNTED,
+        grams: Grams | None = None,
     ) -> None:
         self._linger_seconds = linger_seconds
-        self.market_grams_per_joule = market_grams_per_joule
-        self.embodied = embodied
+        self.grams = grams if grams is not None else Grams()
         self.accounts: dict[str, Account] = {}
         self.measured_joules: dict[Component, float] = {}
         self.unattributed_joules: dict[tuple[Component, Reason], float] = {}
@@ -88,7 +85,6 @@ class Ledger:
         self._devices: dict[str, Device] = {}
         self._job_of_pid: Mapping[int, str] = {}
         self._gpu_names: dict[str, frozenset[str]] = {}
-        self._recount = Recount()
 
     def post(
         self,
@@ -122,14 +118,14 @@ class Ledger:
             spent=defaultdict(lambda: defaultdict(float)),
             gpu_shares=defaultdict(float),
         )
-        self._recount.take(factors, self.accounts, now_seconds)
+        self.grams.begin(factors, self.accounts, now_seconds)
         self._job_of_pid = holdings.job_of
         self._gpu_names.update(holdings.names)
         for device in devices:
             if device.component is not None:
                 self._share(device, device.component, now)
         for (component, begin), spent in now.spent.items():
-            self._post(component, spent, begin, now_seconds, factors)
+            self.grams.count(self.accounts, component, spent, begin, now_seconds)
         self._share_host(now)
         self._count_gpus(holdings)
         known = frozenset().union(*self._gpu_names.values()) if holdings.unknown else frozenset()
@@ -183,20 +179,6 @@ class Ledger:
         if component == "gpu":
             self.equally_shared_joules["gpu"] += joules * result.equally
 
-    def _post(
-        self, component: Component, spent: Mapping[str, float], begin: float, end: float, factors: Factors
-    ) -> None:
-        """Add the joules that each job used between two moments to its account, and what is counted for them."""
-        basis, grams_per_joule = factors.basis, factors.mean(begin, end)
-        columns, market = self._recount.columns(component, begin, end), self.market_grams_per_joule
-        for name, joules in spent.items():
-            account = self.accounts[name]
-            account.post(component, joules, basis, grams_per_joule)
-            for column, ratio in columns:
-                column[name] = column.get(name, 0.0) + ratio * joules
-            if market is not None:
-                account.market_grams[component] = account.market_grams.get(component, 0.0) + joules * market
-
     def _split_by_cpu(
         self, device: DeviceReading, component: Component, joules: float, last: Device, now: _Now
     ) -> Split:
@@ -230,29 +212,23 @@ class Ledger:
         weights = sm_weights(gpu.sm_share_by_pid if gpu else {}, now.job_of, given_to)
         idle_ratio = self.idle_power.ratio(device.device, "gpu", joules, seconds) or 0.0
         interval = Interval(last.holders, last.seconds, now.seconds, now.holdings.started_seconds)
-        if self.embodied.counted:
-            self._share_gpu(split(parts, 1.0, weights, interval).holders, seconds, now)
+        if self.grams.embodied.counted:
+            holders = split(parts, 1.0, weights, interval).holders  # all of it idle: that goes to whoever holds it
+            self.grams.count_gpu(self.accounts, holders, seconds)
+            for name in holders.keys() & self.accounts.keys():
+                now.gpu_shares[name] += holders[name] / len(self._gpu_names)
         return split(parts, idle_ratio, weights, interval)
 
-    def _share_gpu(self, held: Mapping[str, float], seconds: float, now: _Now) -> None:
-        """Count what it took to make a GPU for whoever held it; what idle energy goes by tells who did."""
-        for name, ratio in held.items():
-            if name in self.accounts:
-                now.gpu_shares[name] += ratio / len(self._gpu_names)
-                self.accounts[name].embody("gpu", ratio * seconds * self.embodied.gpu_grams_per_second)
-
     def _share_host(self, now: _Now) -> None:
-        """Count what it took to make the host without its GPUs, which is kept as a device without joules."""
+        """Share the host itself, which is kept as a device without joules, for what it took to make it."""
         last = self._devices.get(_HOST)
         self._devices[_HOST] = Device(0.0, now.seconds, now.uses)
-        if last is None or not self.embodied.host_grams_per_second:
+        if last is None or not self.grams.embodied.host_grams_per_second:
             return
-        grams = (now.seconds - last.seconds) * self.embodied.host_grams_per_second
         cpu_time, busy_ratio = now.shares_since(last.uses)
         of_cpu_time = {name: share * busy_ratio for name, share in cpu_time.items()}
         shares = host_shares(now.gpu_shares, now.allocated_since(last.seconds).cpus, of_cpu_time)
-        for name, share in shares.items():
-            self.accounts[name].embody("host", share * grams)
+        self.grams.count_host(self.accounts, shares, now.seconds - last.seconds)
 
     def _add_measured(self, component: Component, joules: float) -> None:
         if component not in self.measured_joules:
@@ -278,7 +254,7 @@ class Ledger:
             self._pieces = {unit: piece for unit, piece in self._pieces.items() if piece.seen_seconds >= limit}
         if any(account.last_seen_seconds < limit for account in self.accounts.values()):
             kept = {name: a for name, a in self.accounts.items() if a.last_seen_seconds >= limit}
-            self._recount.forget(self.accounts.keys() - kept.keys())
+            self.grams.forget(self.accounts.keys() - kept.keys())
             self.accounts = kept
 
     def state(self) -> Json:
@@ -318,7 +294,7 @@ class Ledger:
         self.equally_shared_joules = equally
         self.idle_power.restore(idle_watts)
         self._devices, self._pieces = (devices, pieces) if same_boot else ({}, {})
-        self._recount = Recount()
+        self.grams.forget_all()
         if not same_boot:
             for account in self.accounts.values():
                 account.last_seen_seconds = now_seconds

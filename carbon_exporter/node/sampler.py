@@ -142,7 +142,8 @@ class Sampler:
 
     def _factors_at(self, now: float, unix_seconds: float) -> Factors:
         """What a joule costs; the same object until the timeline is another one or the wall clock was set."""
-        timeline, offset, last = self._timeline(unix_seconds), unix_seconds - now, self._factors
+        timeline = self._collectors.run("intensity", lambda: self._timeline(unix_seconds), lambda _: ())
+        offset, last = unix_seconds - now, self._factors
         if last is None or timeline is not last.timeline or abs(offset - last.unix_offset_seconds) > _CLOCK_SLIP:
             self._factors = last = Factors(timeline, self._pue, offset)
         return last

@@ -1,13 +1,15 @@
 """What the JSON APIs have in common: parameters that are checked, errors of one line, answers sent but once."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Final
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.types import Receive, Scope, Send
 
 from carbon_exporter.web.site import Page, accepts_gzip
 
@@ -27,6 +29,8 @@ class ApiError(Exception):
         headers = {"Cache-Control": "no-store"}
         if self.status == 503:
             headers["Retry-After"] = str(RETRY_SECONDS)
+        if self.status == 405:
+            headers["Allow"] = "GET, HEAD"
         return Response(orjson.dumps({"error": str(self)}), self.status, headers, JSON_TYPE)
 
 
@@ -41,6 +45,21 @@ def checked(answer: Callable[[Request], Response]) -> Callable[[Request], Respon
             return error.response()
 
     return endpoint
+
+
+def refusing(known: Sequence[BaseRoute]) -> Mount:
+    """Answers what none of `known` does below /api, in JSON as who asks there reads it; it comes after them."""
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        whole = {**scope, "root_path": scope["root_path"].removesuffix("/api")}
+        if any(route.matches(whole)[0] is Match.PARTIAL for route in known):
+            error = ApiError(405, f"{scope['method']} is not answered here: ask with GET or HEAD")
+        else:
+            paths = ", ".join(route.path for route in known if isinstance(route, Route))
+            error = ApiError(404, f"nothing is answered here; there are {paths}")
+        await error.response()(scope, receive, send)
+
+    return Mount("/api", app=refuse)
 
 
 def parameters(request: Request, *known: str) -> dict[str, str]:

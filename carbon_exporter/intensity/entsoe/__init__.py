@@ -12,11 +12,12 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from carbon_exporter import settings
-from carbon_exporter.answers import refusal, retry_after_seconds, well_formed, without
+from carbon_exporter.answers import refusal, retry_after_seconds, well_formed
 from carbon_exporter.fuels import FuelBasis, mix_spans
 from carbon_exporter.intensity.entsoe.areas import AREAS
 from carbon_exporter.intensity.entsoe.document import FUELS, Quantity, kind, mixes, parsed, quantities
 from carbon_exporter.model import (
+    HOUR_SECONDS,
     ConfigurationError,
     FetchFailure,
     GridReading,
@@ -25,10 +26,9 @@ from carbon_exporter.model import (
     Web,
     WebAnswer,
 )
-from carbon_exporter.secret import Secret
+from carbon_exporter.secret import Secret, concealing
 
 VARIABLE: Final = "CARBON_ENTSOE_TOKEN"
-HOUR_SECONDS: Final = 3600
 WINDOW_HOURS: Final = 15 * 24
 """Asked for at once: a month of quarter hours comes near to the largest answer that is read."""
 FARTHEST_HOURS: Final = 2 * WINDOW_HOURS
@@ -53,7 +53,7 @@ def open_provider(chosen: Settings, grid_zone: str, environment: Mapping[str, st
     """The provider for `grid_zone`, such as FR or DK-DK1.
 
     Raises:
-        ConfigurationError: nobody knows its code, or there is no token.
+        ConfigurationError: nobody knows its code, or there is no token that can be read.
     """
     areas = {**AREAS, **chosen.eic}
     if grid_zone not in areas:
@@ -61,11 +61,12 @@ def open_provider(chosen: Settings, grid_zone: str, environment: Mapping[str, st
             f"intensity.grid_zone: entsoe does not know {grid_zone!r}; it knows {', '.join(sorted(areas))}, "
             "and what you add under intensity.entsoe.eic"
         )
-    token = Secret(chosen.token_file, VARIABLE, environment)
+    token = Secret(chosen.token_file, VARIABLE, environment, "intensity.entsoe.token_file")
     if not token:
         raise ConfigurationError(
             f"intensity.entsoe: has no token: set intensity.entsoe.token_file or the environment variable {VARIABLE}"
         )
+    token.read()
     return EntsoeProvider(chosen, areas[grid_zone], token)
 
 
@@ -115,10 +116,14 @@ class EntsoeProvider:
             "periodStart": _minute(first),
             "periodEnd": _minute(end),
         }
-        answer = without(web.get(self._url, parameters), token)
+        answer = web.get(self._url, parameters)
+        with concealing(token):
+            return self._read(answer, now_seconds)
+
+    def _read(self, answer: WebAnswer, now_seconds: float) -> list[Quantity]:
         document = parsed(answer.body)
         if document is not None and kind(document) == "Acknowledgement_MarketDocument":
-            reason = (document.findtext(".//{*}Reason/{*}text") or "").replace(token, "(the secret)")
+            reason = document.findtext(".//{*}Reason/{*}text") or ""
             if "no matching data" in reason.lower():
                 return []
             raise _refused(answer, " ".join(reason.split())[:200], now_seconds)

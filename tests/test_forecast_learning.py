@@ -6,8 +6,9 @@ from test_forecast_service import Cluster, outcome_of, serving, values_of
 
 from carbon_exporter import metrics
 from carbon_exporter.forecast.history import History
-from carbon_exporter.forecast.service import build
-from carbon_exporter.forecast.settings import Settings
+from carbon_exporter.forecast.promql import Client
+from carbon_exporter.forecast.service import Service
+from carbon_exporter.forecast.settings import Settings, open_session
 from carbon_exporter.grid.grid import Grid
 
 
@@ -23,7 +24,9 @@ def make_service(cluster, tmp_path):
 
         def make(grid=None, **settings):
             settings.setdefault("history_file", tmp_path / "history.sqlite")
-            made.append(build(Settings(prometheus_url=url, **settings), {}, grid))
+            chosen = Settings(prometheus_url=url, **settings)
+            # On the clock of the script: a grid that is looked at with an earlier one takes it for set back.
+            made.append(Service(chosen, Client(url, open_session(chosen, {})), clock=lambda: T0, grid=grid))
             return made[-1]
 
         yield make

@@ -237,6 +237,12 @@ EPOCHS_COMPLETED: Final = _gauge(
 EPOCHS_PLANNED: Final = _gauge(
     "carbon_training_epochs_planned", "pushed", "Epochs that the job is set to run.", "training_job"
 )
+EPOCHS_RESUMED: Final = _gauge(
+    "carbon_training_epochs_resumed",
+    "pushed",
+    "Epochs that earlier runs had done when this one was resumed from a checkpoint; absent where there are none.",
+    "training_job",
+)
 EPOCH_END: Final = _gauge(
     "carbon_training_epoch_end_timestamp_seconds",
     "pushed",

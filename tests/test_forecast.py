@@ -1,4 +1,4 @@
-"""The pure core of the forecast: energy, carbon, progress."""
+"""The pure core of the forecast: energy, carbon, what is pushed."""
 
 import csv
 import math
@@ -14,17 +14,9 @@ from hypothesis import strategies as st
 from carbon_exporter.forecast import carbon, energy
 from carbon_exporter.forecast.conformal import Calibration
 from carbon_exporter.forecast.energy import Boundary, Quantiles
-from carbon_exporter.forecast.progress import (
-    MOST_BOUNDARIES,
-    History,
-    Mark,
-    Point,
-    Pushed,
-    Track,
-    judge,
-    keep_most_telling,
-)
+from carbon_exporter.forecast.progress import Pushed, judge, keep_most_telling
 from carbon_exporter.forecast.record import EndedRun, Score
+from carbon_exporter.forecast.track import Point
 
 
 def run_of(epoch_joules, epoch_seconds=None, start_seconds=1000.0, start_joules=0.0):
@@ -301,139 +293,6 @@ def test_the_rate_is_the_jobs_own_or_the_grids():
     assert carbon.grid_grams_per_joule(360, 1.5) == pytest.approx(1.5e-4)
     assert carbon.grid_grams_per_joule(360, None) == pytest.approx(1e-4)
     assert carbon.grid_grams_per_joule(None, 1.5) is None
-
-
-def test_the_energy_at_an_epochs_end_lies_between_the_scrapes_around_it():
-    track = Track(start_seconds=0)
-    track.fill(History([Point(0, 0)], []))
-    track.add_point(Point(50, 5000))
-    assert not track.add_progress(1, 60, 65)
-    track.place_marks()
-    assert [b.epochs for b in track.boundaries] == [0]  # nothing has been scraped after the epoch's end
-    track.add_point(Point(80, 11_000))
-    track.place_marks()
-    assert track.boundaries[-1] == Boundary(1, 60, 7000)
-
-
-@pytest.mark.parametrize("end", [-5.0, 30.0, 1e12], ids=["1970", "before the last epoch", "future"])
-def test_an_impossible_epoch_end_becomes_the_time_it_was_seen(end):
-    track = Track(start_seconds=0)
-    track.fill(History([Point(0, 0)], []))
-    track.add_point(Point(200, 200))
-    track.add_progress(1, 40, 45)
-    assert track.add_progress(2, end, 90)
-    track.place_marks()
-    assert track.boundaries[-1] == Boundary(2, 90, 90)
-
-
-def test_a_heartbeat_is_no_progress():
-    track = Track(start_seconds=0)
-    track.fill(History([Point(0, 0)], []))
-    track.add_point(Point(200, 200))
-    for now in (45, 105, 165):
-        track.add_progress(1, 40, now)
-        track.place_marks()
-    assert [b.seconds for b in track.boundaries] == [0, 40]
-
-
-def test_a_run_resumed_from_a_checkpoint_has_not_paid_for_its_first_epochs():
-    track = Track(start_seconds=100)
-    track.add_progress(5, 100, 110)
-    track.fill(History([Point(90, 10), Point(110, 30)], []))
-    track.add_point(Point(200, 210))
-    track.add_progress(6, 150, 160)
-    track.place_marks()
-    assert track.boundaries == [Boundary(5, 100, 20), Boundary(6, 150, 110)]
-    assert not track.went_back
-
-
-def test_epochs_that_go_back_begin_a_new_course():
-    track = Track(start_seconds=0)
-    track.fill(History([Point(0, 0)], []))
-    track.add_point(Point(1000, 1000))
-    for epochs, end in ((1, 100), (2, 200), (3, 300), (2, 400), (3, 500)):
-        track.add_progress(epochs, end, end)
-        track.place_marks()
-    assert track.went_back
-    assert [(b.epochs, b.joules) for b in track.boundaries] == [(2, 400), (3, 500)]
-
-
-def test_joules_that_go_back_stay_unknown():
-    track = Track()
-    for point in (Point(0, 1000), Point(15, 2000), Point(30, 900), Point(45, 5000)):
-        track.add_point(point)
-    assert track.lost_energy
-    assert track.points[-1].joules == 2000
-
-
-def test_a_page_scraped_twice_is_one_point():
-    track = Track()
-    for _ in range(3):
-        track.add_point(Point(15, 2000))
-    assert list(track.points) == [Point(15, 2000)]
-
-
-def test_the_past_fills_the_course_from_the_start():
-    track = Track(start_seconds=100)
-    track.add_point(Point(400, 4000))
-    track.add_progress(3, 390, 400)
-    history = History([Point(90 + 10 * i, 100.0 * i) for i in range(31)], [Mark(1, 195), Mark(2, 295), Mark(3, 390)])
-    track.fill(history)
-    assert track.boundaries == [
-        Boundary(0, 100, 100),
-        Boundary(1, 195, 1050),
-        Boundary(2, 295, 2050),
-        Boundary(3, 390, 3000),
-    ]
-
-
-def test_nodes_scraped_one_after_the_other_have_lost_no_energy():
-    """Two nodes of 10 W, scraped at 100 and at 115: the point is from 107.5, the engine's own steps lag behind it."""
-    track = Track(start_seconds=40)
-    track.add_point(Point(107.5, 1000 + 1150))
-    at_each_step = [Point(t, 850 + 1000 if t < 100 else 1000 + (1000 if t < 115 else 1150)) for t in range(99, 117)]
-    track.fill(History(at_each_step, []))
-    assert not track.lost_energy
-    assert [point.joules for point in track.points] == sorted(point.joules for point in track.points)
-    track.fill(History([Point(90, 5000), *at_each_step], []))
-    assert track.lost_energy
-
-
-@pytest.mark.parametrize(("first_scrape", "begins_at_zero"), [(160, True), (1000, False)])
-def test_a_job_measured_from_late_on_has_no_known_start(first_scrape, begins_at_zero):
-    track = Track(start_seconds=100)
-    track.fill(History([Point(first_scrape, 60), Point(1200, 700)], [Mark(1, 900), Mark(2, 1100)]))
-    assert (Boundary(0, 100, 0) in track.boundaries) == begins_at_zero
-    assert (1 in [b.epochs for b in track.boundaries]) == begins_at_zero
-    assert 2 in [b.epochs for b in track.boundaries]
-
-
-def test_a_long_course_is_thinned_and_keeps_its_ends():
-    track = Track(start_seconds=0)
-    track.fill(History([Point(0, 0)], []))
-    for epoch in range(1, 1001):
-        track.add_point(Point(epoch * 10, epoch * 100))
-        track.add_progress(epoch, epoch * 10, epoch * 10)
-        track.place_marks()
-    assert len(track.boundaries) <= MOST_BOUNDARIES
-    assert track.boundaries[:2] == [Boundary(0, 0, 0), Boundary(1, 10, 100)]
-    assert track.boundaries[-1] == Boundary(1000, 10_000, 100_000)
-
-
-@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(-1e9, 1e9), st.floats(0, 1e6)), max_size=40))
-def test_whatever_is_pushed_the_course_rises(pushes):
-    track = Track(start_seconds=0)
-    now = joules = 0.0
-    for epochs, end, rise in pushes:
-        now, joules = now + 30, joules + rise
-        track.add_point(Point(now, joules))
-        track.add_progress(epochs, end, now)
-        track.place_marks()
-        for earlier, later in zip(track.boundaries, track.boundaries[1:], strict=False):
-            assert earlier.epochs < later.epochs
-            assert earlier.seconds < later.seconds
-            assert earlier.joules <= later.joules * (1 + 1e-9)
-        assert all(0 <= boundary.joules <= joules * (1 + 1e-9) for boundary in track.boundaries)
 
 
 SOUND = {"epochs_completed": 3.0, "epochs_planned": 10.0, "push_seconds": 900.0}

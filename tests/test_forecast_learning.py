@@ -161,13 +161,18 @@ def test_a_restart_takes_up_running_jobs_and_knows_ended_ones(cluster, make_serv
     assert again.accuracy() == accuracy
 
 
-def history_of(job, started, now):
+def history_of(job, started, now, behind=0.0, resumed=0):
     """What the engine's range query tells of a job."""
     seconds = range(started, now + 1, 30)
+
+    def done(t):
+        return min(10, (t - started) // 60)
+
     names = {
         "": lambda t: 100 * min(600, t - started),
-        metrics.EPOCHS_COMPLETED.name: lambda t: min(10, (t - started) // 60),
-        metrics.EPOCH_END.name: lambda t: started + min(10, (t - started) // 60) * 60,
+        metrics.EPOCHS_COMPLETED.name: lambda t: resumed + done(t),
+        metrics.EPOCH_END.name: lambda t: started + done(t) * 60 - behind,
+        metrics.PUSH_TIME: lambda t: started + done(t) * 60,
     }
     return [
         {
@@ -176,6 +181,60 @@ def history_of(job, started, now):
         }
         for name, value in names.items()
     ]
+
+
+@pytest.mark.parametrize("behind", [60, 3000, -90, -1_000_000_000, 1_700_000_000], ids=str)
+def test_a_job_whose_clock_is_off_is_forecast_like_any_other(cluster, make_service, tmp_path, caplog, behind):
+    service = make_service()
+    started = 1_700_000_000
+    for seconds in range(30, 660, 30):
+        now, done = started + seconds, min(10, seconds // 60)
+        pushed = {metrics.TRAINING_START.name: started - behind, metrics.PUSH_TIME: started + 60 * done}
+        if seconds > 600:
+            pushed[metrics.TRAINING_FINISHED.name] = started + 600 - behind
+        joules = 100.0 * min(seconds, 600)
+        cluster.history = history_of("a", started, now, behind)
+        cluster.step(now, "a", joules=joules, epochs=done, end=started + 60 * done - behind, **pushed)
+        families = service.poll(now)
+        if seconds == 240:
+            (_, median, _) = values_of(families, metrics.FORECAST_ENERGY).values()
+            assert median == pytest.approx(60_000, rel=0.01)
+            ends = values_of(families, metrics.FORECAST_END, quantile="0.5")
+            assert ends == {("a",): pytest.approx(started + 600, abs=10)}
+    told = [line for line in caplog.messages if "clock_skewed" in line]
+    assert len(told) == 1
+    service.poll(started + 1000)
+    (ended,) = kept(tmp_path)
+    assert ended.started_seconds == started - behind
+    assert ended.ended_seconds == pytest.approx(started + 600, abs=1)
+    assert (ended.epoch_joules, ended.epoch_seconds) == pytest.approx((6000, 60), rel=1e-6)
+
+
+def test_a_resumed_job_goes_on_where_it_was_after_a_restart(cluster, make_service):
+    started, now = 30_000, 30_250
+    step(cluster, "a", now, started, planned=130.0)
+    cluster.pushed["a"][metrics.EPOCHS_COMPLETED.name] = 94.0
+    cluster.pushed["a"][metrics.EPOCHS_RESUMED.name] = 90.0
+    cluster.history = history_of("a", started, now, resumed=90)
+    families = make_service().poll(now)
+    assert values_of(families, metrics.FORECAST_ENERGY, quantile="0.5") == {("a",): pytest.approx(240_000, rel=0.01)}
+    assert values_of(families, metrics.FORECAST_EPOCHS) == {("a",): 4}
+
+
+def test_a_past_that_cannot_be_asked_for_is_asked_for_again(cluster, make_service):
+    service = make_service()
+    started = 30_000
+    cluster.history = history_of("a", started, started + 250)
+    cluster.has_past = False
+    step(cluster, "a", started + 250, started)
+    assert values_of(service.poll(started + 250), metrics.FORECAST_ENERGY) == {}
+    cluster.has_past = True
+    step(cluster, "a", started + 280, started)
+    families = service.poll(started + 280)
+    assert values_of(families, metrics.FORECAST_ENERGY, quantile="0.5") == {("a",): pytest.approx(60_000, rel=0.01)}
+    cluster.queries.clear()
+    service.poll(started + 310)
+    assert len(cluster.queries) == 8
 
 
 def test_a_run_that_ended_as_the_service_was_away_is_recorded_once(cluster, make_service, tmp_path):

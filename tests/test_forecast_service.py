@@ -75,6 +75,8 @@ class Cluster:
     places: dict = field(default_factory=dict)
     """Node -> its zone and PUE."""
     history: list = field(default_factory=list)
+    has_past: bool = True
+    """Whether range queries are answered."""
     warnings: list = field(default_factory=list)
     queries: list = field(default_factory=list)
 
@@ -83,6 +85,8 @@ class Cluster:
         query = parse_qs(address.query)["query"][0]
         self.queries.append(query)
         if address.path.endswith("query_range"):
+            if not self.has_past:
+                return b"{}"
             pushed = "__name__" in query
             rows = [row for row in self.history if ("__name__" in row["metric"]) == pushed]
             return self._success("matrix", rows)

@@ -15,10 +15,11 @@ from test_importing import CSV, HEADER, first_era
 
 from carbon_exporter import cli, metrics
 from carbon_exporter.demo.servers import free_port, prometheus
+from carbon_exporter.forecast.histories import _at_scrapes
 from carbon_exporter.forecast.history import History
-from carbon_exporter.forecast.progress import Point
 from carbon_exporter.forecast.promql import Client, PromQLError
-from carbon_exporter.forecast.rebuilding import PAGE_SECONDS, Finished, _at_scrapes, find_finished, read_ended
+from carbon_exporter.forecast.rebuilding import PAGE_SECONDS, Finished, find_finished, read_ended
+from carbon_exporter.forecast.track import Point
 
 
 @pytest.fixture
@@ -181,8 +182,8 @@ def test_each_run_is_found_once_and_only_whole_ones(engine, client):
     engine.answers[QUERY] = answer
     found = list(find_finished(client, NOW, 1.1))
     assert [len(page) for page in found] == [0, 1, 0, 0, 1]
-    assert found[1] == [Finished("nightly", NOW - 90_000, NOW - 80_000, 10, 10, "g")]
-    assert found[4] == [Finished("nightly", NOW - 9_000, NOW - 5_000, 10, 10, "g")]
+    assert found[1] == [Finished("nightly", NOW - 90_000, NOW - 90_000, NOW - 80_000, 10, 10, 0, "g")]
+    assert found[4] == [Finished("nightly", NOW - 9_000, NOW - 9_000, NOW - 5_000, 10, 10, 0, "g")]
     assert [float(asked.parameters["time"]) for asked in engine.asked] == [
         NOW - page * PAGE_SECONDS for page in (4, 3, 2, 1, 0)
     ]
@@ -200,7 +201,7 @@ def test_a_run_costs_one_range_query_and_a_name_cannot_break_out_of_it(engine, c
     engine.answers[RANGE] = Reply({"status": "success", "data": {"resultType": "matrix", "result": rows}})
     totals = [({"__name__": metrics.JOB_ENERGY.name}, 105_000.0), ({"__name__": metrics.JOB_EMISSIONS.name}, 9.0)]
     engine.answers[QUERY] = lambda asked: vector(({}, 8.0)) if "gpus" in asked.parameters["query"] else vector(*totals)
-    run = read_ended(client, Finished(name, start, NOW, 5.0, 10.0, "g"))
+    run = read_ended(client, Finished(name, start, start, NOW, 5.0, 10.0, 0.0, "g"))
     assert run is not None
     assert (run.ending, run.epochs_done, run.joules, run.grams, run.gpus) == ("stopped", 5, 105_000, 9, 8)
     assert (run.epoch_joules, run.epoch_seconds) == (pytest.approx(20_000), pytest.approx(200))

@@ -205,6 +205,18 @@ def test_any_name_is_pushed_seen_and_deleted(gateway: str, name: str) -> None:
 
 
 @pytest.mark.real
+def test_a_resumed_run_says_what_earlier_ones_have_paid_for(gateway: str) -> None:
+    for done, name in ((60, "resumed"), (0, "fresh")):
+        with Progress(name, epochs=90, epochs_completed=done, gateway_url=gateway, delete_after_seconds=None) as run:
+            run.update(61)
+    assert value(gateway, "resumed", "carbon_training_epochs_resumed") == 60
+    assert value(gateway, "fresh", "carbon_training_epochs_resumed") is None
+    options = ["--gateway", gateway, "--epochs-completed", "61", "--epochs-resumed", "60"]
+    assert push("shell", *options) == 0
+    assert value(gateway, "shell", "carbon_training_epochs_resumed") == 60
+
+
+@pytest.mark.real
 def test_the_gateways_page_passes_promtool(gateway: str, need: Callable[[str], str]) -> None:
     with Progress(
         "lint", epochs=2, group="g", budget_grams=1, gateway_url=gateway, delete_after_seconds=None

@@ -12,7 +12,7 @@ from statistics import NormalDist
 from typing import Final, NamedTuple
 
 from carbon_exporter.forecast.energy import Quantiles
-from carbon_exporter.forecast.progress import Point
+from carbon_exporter.forecast.track import Point
 from carbon_exporter.grid.outlook import OUTLOOK_HOURS, Outlook
 from carbon_exporter.model import JOULES_PER_KILOWATT_HOUR
 

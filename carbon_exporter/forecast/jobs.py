@@ -1,6 +1,7 @@
 """Follows each job from its first push to its end: what is known of it, its forecast, and what became of it."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -11,10 +12,11 @@ from carbon_exporter.forecast.energy import Boundary, Quantiles
 from carbon_exporter.forecast.exposition import Prediction
 from carbon_exporter.forecast.gpus import Gpus
 from carbon_exporter.forecast.grams import Curves, grams_at_end
-from carbon_exporter.forecast.progress import History, Outcome, Point, Pushed, Track, judge
+from carbon_exporter.forecast.progress import Outcome, Pushed, judge
 from carbon_exporter.forecast.readings import Readings
 from carbon_exporter.forecast.record import EndedRun, Ending
 from carbon_exporter.forecast.summary import ended_run, ending_of
+from carbon_exporter.forecast.track import History, Point, Told, Track
 
 _log: Final = logging.getLogger("carbon_exporter.forecast")
 _IDLE_SECONDS: Final = 30.0
@@ -29,6 +31,7 @@ CURES: Final[dict[str, str]] = {
     "epochs_went_back": "forecasts go on after its next epoch",
     "unit_mismatch": "each push adds so many epochs that it would soon pass its plan: push both in the same unit",
     "epoch_end_skewed": "its epoch ends before it began or in the future: set its clock; the time seen stands in",
+    "clock_skewed": "its clock is not that of the Pushgateway: set it; its times are corrected meanwhile",
 }
 
 
@@ -55,7 +58,7 @@ class Job:
         pushed: what the Pushgateway holds of it now.
         last_pushed: the last that had a plan, for the record of a job whose pushes are gone.
         gpus: that it holds.
-        history_read: whether its past was asked for; once is enough.
+        past_asked: how often its past was asked for in vain; None while it need not be asked for.
         seen_seconds: when the engine last knew anything of it (Unix time).
         alive_seconds: when it last used energy or pushed.
         gone_since: the first poll of all those since in which it did neither; None while it lives.
@@ -70,7 +73,7 @@ class Job:
     pushed: Pushed = field(default_factory=Pushed)
     last_pushed: Pushed = field(default_factory=Pushed)
     gpus: Gpus = field(default_factory=Gpus)
-    history_read: bool = False
+    past_asked: int | None = 0
     seen_seconds: float = 0.0
     alive_seconds: float = 0.0
     gone_since: float | None = None
@@ -89,8 +92,10 @@ class Job:
         completed, planned = pushed.epochs_completed, pushed.epochs_planned
         return ended and completed is not None and planned is not None and completed < planned
 
-    def observe(self, readings: Readings, now_seconds: float, push_max_age_seconds: float) -> None:
-        """Take what one poll says of this job."""
+    def observe(
+        self, readings: Readings, now_seconds: float, push_max_age_seconds: float, last_poll_seconds: float | None
+    ) -> None:
+        """Take what one poll says of this job; `last_poll_seconds` is when the one before was, None for the first."""
         self.pushed = readings.pushed.get(self.name, self.pushed if self.ended_seconds is not None else Pushed())
         self.seen_seconds = now_seconds
         if self.pushed.epochs_planned is not None:
@@ -104,17 +109,20 @@ class Job:
             scraped = readings.scraped_seconds.get(self.name, now_seconds)
             grams, basis = readings.grams.get(self.name), readings.emissions_basis.get(self.name, "")
             self.track.add_point(Point(min(scraped, now_seconds), joules, grams, basis))
+        self._see_clock(now_seconds, math.inf if last_poll_seconds is None else now_seconds - last_poll_seconds)
         if self.ended_seconds is None:
             self.gpus.see(readings.gpus.get(self.name), now_seconds)
 
     def wants_history(self) -> bool:
         """Whether it began before this service saw it, so that its past is worth a query."""
         wanted = self.pushed.start_seconds is not None and self.ended_seconds is None and not self.recorded
-        return wanted and bool(self.track.points) and not self.history_read
+        return wanted and bool(self.track.points) and self.past_asked is not None
 
     def remember(self, history: History) -> None:
-        """Take the past."""
+        """Take the past, and be content."""
         self.track.fill(history)
+        self.past_asked = None
+        self._say_clock()
 
     def follow(self, readings: Readings, now_seconds: float, knowledge: Knowledge) -> Outcome:
         """Bring the prediction up to date, and say what became of the job in this poll."""
@@ -168,11 +176,25 @@ class Job:
         )
         return run if run is None or start is None else replace(run, started_seconds=start)
 
+    def _told(self, epochs: float, now_seconds: float) -> Told:
+        return Told(epochs, now_seconds, self.pushed.epoch_end_seconds, self.pushed.push_seconds)
+
+    def _see_clock(self, now_seconds: float, doubt_seconds: float) -> None:
+        """Where the job's clock turns out to be off, or less than was thought, its past is to be placed anew."""
+        epochs = self.pushed.epochs_completed
+        self.track.epochs_resumed = max(0.0, self.pushed.epochs_resumed or self.track.epochs_resumed)
+        if epochs is not None and self.track.see_clock(self._told(epochs, now_seconds), doubt_seconds):
+            self.past_asked = self.past_asked or 0
+
+    def _say_clock(self) -> None:
+        if self.track.clock.behind_seconds:
+            self.say("clock_skewed")
+
     def _progress(self, outcome: Outcome, now_seconds: float) -> Outcome:
         completed, planned = self.pushed.epochs_completed, self.pushed.epochs_planned
         if completed is None:
             return outcome
-        if self.track.add_progress(completed, self.pushed.epoch_end_seconds, now_seconds):
+        if self.track.add_progress(self._told(completed, now_seconds)):
             self.say("epoch_end_skewed")
         self.track.place_marks()
         if planned is not None and completed >= planned and (outcome == "stale_push" or self._is_idle()):
@@ -194,8 +216,9 @@ class Job:
         """Freeze progress; the joules are followed on, for what is scraped last comes after the end."""
         completed, planned = self.pushed.epochs_completed or 0.0, self.pushed.epochs_planned
         if self.ended_seconds is None:
-            finished = self.pushed.finished_seconds or self.pushed.epoch_end_seconds or now_seconds
-            self.ended_seconds = min(finished, now_seconds)
+            finished = self.pushed.finished_seconds or self.pushed.epoch_end_seconds
+            end = (finished or now_seconds) + self.track.clock.behind_seconds
+            self.ended_seconds = end if (self.track.began_seconds or 0.0) <= end <= now_seconds else now_seconds
             self.ending = ending_of(completed, planned) if planned is not None else "stopped"
         if not self.track.points or self.track.lost_energy:
             self.prediction = None

@@ -4,46 +4,55 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote
 
+from carbon_exporter.forecast.histories import escape_regex, read_histories
 from carbon_exporter.forecast.jobs import Job
-from carbon_exporter.forecast.progress import History
-from carbon_exporter.forecast.promql import Client
-from carbon_exporter.forecast.readings import read_histories
+from carbon_exporter.forecast.promql import Client, PromQLError
+from carbon_exporter.forecast.track import History
 
 _MOST_JOBS: Final = 100
 _LONGEST_NAMES: Final = 5000
 """Characters in a URL, of which proxies take 8,192."""
+_MOST_TRIES: Final = 5
 
 
 def look_up(client: Client, jobs: Sequence[Job], now_seconds: float) -> None:
     """Ask for the past of up to 100 of `jobs` that want theirs, in two queries at most; what is left wants it still.
 
     Raises:
-        PromQLError: a query failed; the jobs asked for go on without their past, and it is not asked for again.
+        PromQLError: a query failed; the jobs asked for come last in the next polls, and after five times go on
+            without their past.
     """
     chosen = _of_one_age([job for job in jobs if job.wants_history()], now_seconds)
     if not chosen:
         return
-    histories: dict[str, History] = {}
     try:
         histories = read_histories(client, {job.name: _start(job) for job in chosen}, now_seconds)
-    finally:
+    except PromQLError:
         for job in chosen:
-            job.history_read = True
-            job.remember(histories.get(job.name, History((), ())))
+            job.past_asked = (job.past_asked or 0) + 1
+            if job.past_asked >= _MOST_TRIES:
+                job.remember(History())
+        raise
+    for job in chosen:
+        job.remember(histories.get(job.name, History()))
 
 
 def _of_one_age(jobs: Sequence[Job], now_seconds: float) -> list[Job]:
-    """The oldest of `jobs`, and those at least half as old: one step suits all; as many as one query can name."""
-    ranked = sorted(jobs, key=lambda job: (_start(job), job.name))[:_MOST_JOBS]
+    """The oldest of `jobs`, and those at least half as old: one step suits all; as many as one query can name.
+
+    Those whose past was asked for in vain wait for the others: it may have been the fault of one of them.
+    """
+    ranked = sorted(jobs, key=lambda job: (job.past_asked or 0, _start(job), job.name))[:_MOST_JOBS]
     chosen: list[Job] = []
     length = 0
     for job in ranked:
-        length += len(quote(job.name))
-        if chosen and (_start(job) > (now_seconds + _start(chosen[0])) / 2 or length > _LONGEST_NAMES):
+        length += len(quote(escape_regex(job.name))) + 3
+        is_alike = not chosen or _start(chosen[0]) <= _start(job) <= (now_seconds + _start(chosen[0])) / 2
+        if chosen and (not is_alike or length > _LONGEST_NAMES):
             break
         chosen.append(job)
     return chosen
 
 
 def _start(job: Job) -> float:
-    return job.track.start_seconds or 0.0
+    return job.track.began_seconds or 0.0

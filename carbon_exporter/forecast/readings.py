@@ -1,13 +1,12 @@
 """The queries of one poll, on the names that exporters and jobs publish, so that no recording rule need be loaded."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from carbon_exporter import metrics
 from carbon_exporter.forecast.carbon import power_by_zone
-from carbon_exporter.forecast.progress import History, Mark, Point, Pushed
+from carbon_exporter.forecast.progress import Pushed
 from carbon_exporter.forecast.promql import Client, Sample
 
 _LOOKBACK: Final = "5m"
@@ -15,6 +14,7 @@ _LOOKBACK: Final = "5m"
 _PUSHED: Final = {
     metrics.EPOCHS_COMPLETED.name: "epochs_completed",
     metrics.EPOCHS_PLANNED.name: "epochs_planned",
+    metrics.EPOCHS_RESUMED.name: "epochs_resumed",
     metrics.EPOCH_END.name: "epoch_end_seconds",
     metrics.TRAINING_START.name: "start_seconds",
     metrics.TRAINING_FINISHED.name: "finished_seconds",
@@ -23,10 +23,6 @@ _PUSHED: Final = {
 }
 MIXED: Final = "mixed"
 """The basis of a sum of grams of several bases, as alerts/recording.yaml has it."""
-_REGEX_CHARACTERS: Final = frozenset("\\.+*?()|[]{}^$")
-_MOST_STEPS: Final = 500
-_BEFORE_START_SECONDS: Final = 60.0
-_LONGEST_HISTORY_SECONDS: Final = 30 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,65 +99,6 @@ def read_pushed(client: Client, at_seconds: float, lookback_seconds: int) -> dic
     names = "|".join([*_PUSHED, metrics.TRAINING_INFO.name])
     last = f'last_over_time({{__name__=~"{names}",training_job!=""}}[{lookback_seconds}s])'
     return _pushed(client.query(f"max by (__name__, training_job, group) ({last})", at_seconds))
-
-
-def read_history(client: Client, training_job: str, start_seconds: float, now_seconds: float) -> History:
-    """The past of one run since `start_seconds`, at most 30 days, in one query of at most 500 steps.
-
-    Raises:
-        PromQLError: the query failed.
-    """
-    start = max(start_seconds - _BEFORE_START_SECONDS, now_seconds - _LONGEST_HISTORY_SECONDS)
-    step = max(1.0, math.ceil((now_seconds - start) / _MOST_STEPS))
-    job = f'training_job="{metrics.escape_label(training_job)}"'
-    epochs, ends = metrics.EPOCHS_COMPLETED.name, metrics.EPOCH_END.name
-    expression = f'{_sum(metrics.JOB_ENERGY.name, job)} or max by (__name__) ({{__name__=~"{epochs}|{ends}",{job}}})'
-    values = {
-        series.labels.get("__name__", ""): dict(series.points)
-        for series in client.query_range(expression, start, now_seconds, step)
-    }
-    return _history(values, start_seconds)
-
-
-def read_histories(client: Client, starts: Mapping[str, float], now_seconds: float) -> dict[str, History]:
-    """The past of several runs (training job -> its start) that began at about the same time, in two queries.
-
-    Raises:
-        PromQLError: a query failed.
-    """
-    oldest = min(starts.values())
-    start = max(oldest - _BEFORE_START_SECONDS, now_seconds - _LONGEST_HISTORY_SECONDS)
-    step = max(1.0, math.ceil((now_seconds - start) / _MOST_STEPS))
-    jobs = f'training_job=~"{metrics.escape_label("|".join(map(_escape_regex, starts)))}"'
-    pushed = f"{metrics.EPOCHS_COMPLETED.name}|{metrics.EPOCH_END.name}"
-    values: dict[str, dict[str, dict[float, float]]] = {job: {} for job in starts}
-    for expression in (
-        _sum(metrics.JOB_ENERGY.name, jobs),
-        f'max by (__name__, training_job) ({{__name__=~"{pushed}",{jobs}}})',
-    ):
-        for series in client.query_range(expression, start, now_seconds, step):
-            of_job = values.get(series.labels.get("training_job", ""))
-            if of_job is not None:
-                of_job[series.labels.get("__name__", "")] = dict(series.points)
-    return {job: _history(values[job], starts[job]) for job in starts}
-
-
-def _escape_regex(name: str) -> str:
-    """`name` as RE2 matches it and nothing else (https://github.com/google/re2/wiki/Syntax)."""
-    return "".join(f"\\{character}" if character in _REGEX_CHARACTERS else character for character in name)
-
-
-def _history(values: Mapping[str, Mapping[float, float]], start_seconds: float) -> History:
-    """From the values of a run by time: its joules under "", what it pushed under the name of the metric."""
-    begin = start_seconds - _BEFORE_START_SECONDS
-    ends = values.get(metrics.EPOCH_END.name, {})
-    marks: list[Mark] = []
-    for seen, completed in sorted(values.get(metrics.EPOCHS_COMPLETED.name, {}).items()):
-        # What an earlier run of this name left in the Pushgateway ended before this one began.
-        end = ends.get(seen, seen)
-        if end > start_seconds and completed > 0 and (not marks or completed != marks[-1].epochs):
-            marks.append(Mark(completed, min(end, seen)))
-    return History([Point(*point) for point in sorted(values.get("", {}).items()) if point[0] >= begin], marks)
 
 
 def _sum(name: str, matcher: str = 'training_job!=""', by: str = "training_job") -> str:

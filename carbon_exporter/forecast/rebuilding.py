@@ -1,16 +1,19 @@
 """The record of ended runs from what the PromQL engine still knows: each run that pushed its end, and its energy."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from carbon_exporter import metrics
-from carbon_exporter.forecast.progress import History, Point, Pushed, Track
+from carbon_exporter.forecast.clock import JobClock
+from carbon_exporter.forecast.histories import read_history
+from carbon_exporter.forecast.progress import Pushed
 from carbon_exporter.forecast.promql import Client
-from carbon_exporter.forecast.readings import read_history, read_pushed
+from carbon_exporter.forecast.readings import read_pushed
 from carbon_exporter.forecast.record import EndedRun
 from carbon_exporter.forecast.summary import ended_run, ending_of
+from carbon_exporter.forecast.track import Point, Track
 
 PAGE_SECONDS: Final = 6 * 3600
 """Of a job that ended more than once within one page, the last run is found."""
@@ -23,13 +26,21 @@ _LOOKBACK_SECONDS: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A run that pushed its end; Unix seconds."""
+    """A run that pushed its end; Unix seconds.
+
+    Attributes:
+        start_seconds: as it was pushed, by which the run is known.
+        began_seconds, finished_seconds: by the engine's clock.
+        epochs_resumed: done by earlier runs.
+    """
 
     training_job: str
     start_seconds: float
+    began_seconds: float
     finished_seconds: float
     epochs_completed: float
     epochs_planned: float
+    epochs_resumed: float
     group: str
 
 
@@ -62,7 +73,19 @@ def _finished(training_job: str, pushed: Pushed) -> Finished | None:
     # A run that was started again has a new start beside the old end: the page before knows the old run.
     if not (0 < start <= finished and completed > 0 and planned > 0):
         return None
-    return Finished(training_job, start, finished, completed, planned, pushed.group)
+    clock = JobClock()
+    if pushed.push_seconds is not None:
+        clock.take(pushed.push_seconds - finished, 0.0)
+    return Finished(
+        training_job=training_job,
+        start_seconds=start,
+        began_seconds=start + clock.behind_seconds,
+        finished_seconds=finished + clock.behind_seconds,
+        epochs_completed=completed,
+        epochs_planned=planned,
+        epochs_resumed=pushed.epochs_resumed or 0.0,
+        group=pushed.group,
+    )
 
 
 def read_ended(client: Client, run: Finished) -> EndedRun | None:
@@ -77,15 +100,14 @@ def read_ended(client: Client, run: Finished) -> EndedRun | None:
     if joules is None:
         return None
     # One step more, so that the last of them lies after the end.
-    steps_end = end + (end - run.start_seconds) / _STEPS
-    track = Track(start_seconds=run.start_seconds)
-    past = read_history(client, run.training_job, run.start_seconds, steps_end)
-    track.fill(History(_at_scrapes(past.points), past.marks))
+    steps_end = end + (end - run.began_seconds) / _STEPS
+    track = Track(start_seconds=run.start_seconds, epochs_resumed=run.epochs_resumed)
+    track.fill(read_history(client, run.training_job, run.began_seconds, steps_end))
     track.add_point(Point(max(end, track.points[-1].seconds + 1 if track.points else end), joules))
     track.place_marks()
     if track.lost_energy:
         return None
-    return ended_run(
+    ended = ended_run(
         track.boundaries,
         training_job=run.training_job,
         group=run.group,
@@ -96,19 +118,7 @@ def read_ended(client: Client, run: Finished) -> EndedRun | None:
         grams=totals.get(metrics.JOB_EMISSIONS.name),
         gpus=_gpus(client, run),
     )
-
-
-def _at_scrapes(points: Sequence[Point]) -> list[Point]:
-    """The points that tell something new.
-
-    Between two scrapes a range query repeats the older value, which would put the joules of half a minute into the
-    wrong epoch. A value that stays for longer than a gap between scrapes is one at which nothing was used.
-    """
-    kept = list(points[:1])
-    for point in points[1:]:
-        if point.joules != kept[-1].joules or point.seconds - kept[-1].seconds >= _LOOKBACK_SECONDS:
-            kept.append(point)
-    return kept
+    return None if ended is None else replace(ended, started_seconds=run.start_seconds)
 
 
 def _totals(client: Client, training_job: str, at_seconds: float) -> Mapping[str, float]:
@@ -121,7 +131,7 @@ def _totals(client: Client, training_job: str, at_seconds: float) -> Mapping[str
 
 def _gpus(client: Client, run: Finished) -> float | None:
     """What the job held in the middle of its run; None where nobody knows."""
-    middle = (run.start_seconds + run.finished_seconds) / 2
+    middle = (run.began_seconds + run.finished_seconds) / 2
     samples = client.query(f"sum({metrics.JOB_GPUS.name}{{{_matcher(run.training_job)}}})", middle)
     return samples[0].value if samples else None
 

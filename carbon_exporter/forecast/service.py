@@ -15,11 +15,12 @@ from carbon_exporter.forecast.grid_history import GridHistory
 from carbon_exporter.forecast.jobs import Job, Knowledge
 from carbon_exporter.forecast.learning import Learning
 from carbon_exporter.forecast.past import look_up
-from carbon_exporter.forecast.progress import Outcome, Pushed, Track, keep_most_telling
+from carbon_exporter.forecast.progress import Outcome, Pushed, keep_most_telling
 from carbon_exporter.forecast.promql import Client, PromQLError
 from carbon_exporter.forecast.readings import Readings, read
 from carbon_exporter.forecast.scores import Accuracy
 from carbon_exporter.forecast.settings import Settings, open_session
+from carbon_exporter.forecast.track import Track
 from carbon_exporter.forecast.view import JobView, view_of
 from carbon_exporter.grid.exposition import grid_families
 from carbon_exporter.grid.grid import Grid
@@ -144,7 +145,7 @@ class Service:
         seen = self._choose(readings)
         longest = self._settings.push_max_age_seconds
         for name in seen:
-            self._current_run(name, readings).observe(readings, now_seconds, longest)
+            self._current_run(name, readings).observe(readings, now_seconds, longest, self._last_poll_seconds)
         try:
             look_up(self._client, [self._jobs[name] for name in seen], now_seconds)
         except PromQLError as error:

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", type=_name, nargs="?", help=f"the training job (${JOB}, or Slurm's)")
     parser.add_argument("--epochs-completed", type=_amount(0), metavar="N", help="epochs done, 2.35 for part of one")
     parser.add_argument("--epochs-planned", type=_amount(1e-9), metavar="N", help="epochs that the job is set to do")
+    parser.add_argument("--epochs-resumed", type=_amount(0), metavar="N", help="of them, done by earlier runs")
     parser.add_argument("--group", metavar="G", help=f"jobs alike, which forecasts learn from together (${GROUP})")
     parser.add_argument("--budget-grams", type=_amount(1e-9), metavar="GRAMS", help="CO2eq the job may cause in all")
     parser.add_argument("--started-at", type=_amount(0), metavar="UNIX", help="when it started: $(date +%%s)")
@@ -65,6 +66,7 @@ def _training(arguments: argparse.Namespace, now_seconds: float) -> Training:
         started_seconds=arguments.started_at,
         finished_seconds=now_seconds if arguments.finished else None,
         budget_grams=arguments.budget_grams,
+        epochs_resumed=arguments.epochs_resumed,
     )
 
 

@@ -79,6 +79,7 @@ class Progress:
             epochs_completed=done,
             epochs_planned=self._positive("epochs", epochs),
             budget_grams=self._positive("budget_grams", budget_grams),
+            epochs_resumed=done or None,
         )
         planned = amount(epochs)
         whole = planned is not None and planned.is_integer()

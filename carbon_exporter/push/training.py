@@ -22,12 +22,14 @@ class Training:
     started_seconds: float | None = None
     finished_seconds: float | None = None
     budget_grams: float | None = None
+    epochs_resumed: float | None = None
 
     def exposition(self) -> bytes:
         """Everything known, in the Prometheus text format."""
         values: tuple[tuple[Metric, float | None], ...] = (
             (metrics.EPOCHS_COMPLETED, self.epochs_completed),
             (metrics.EPOCHS_PLANNED, self.epochs_planned),
+            (metrics.EPOCHS_RESUMED, self.epochs_resumed),
             (metrics.EPOCH_END, self.epoch_end_seconds),
             (metrics.TRAINING_START, self.started_seconds),
             (metrics.TRAINING_FINISHED, self.finished_seconds),

@@ -1,0 +1,267 @@
+"""The course of one run of a job: its measured joules, and how many were spent at the end of each epoch. Pure."""
+
+import bisect
+import itertools
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from carbon_exporter.forecast.clock import JobClock
+from carbon_exporter.forecast.energy import Boundary
+
+MOST_BOUNDARIES: Final = 64
+_MOST_POINTS: Final = 64
+_SAME: Final = 1e-9
+_LATE_FIRST_SCRAPE_SECONDS: Final = 120.0
+_BOUNDARIES_KEPT: Final = 21
+"""The first, up to which ended runs are scored one by one."""
+_ONE_PUSH_SECONDS: Final = 150.0
+"""Progress that has stood still for longer than two scrapes, and then steps on, has done so in one push."""
+_LARGE_STEP: Final = 10.0
+_FEWEST_STEPS: Final = 3.0
+_CLOCK_MOVED_SECONDS: Final = 15.0
+_LAST_SECONDS: Final = 1e11
+"""Of Unix time in seconds; in milliseconds it would be beyond."""
+
+
+class Point(NamedTuple):
+    """Energy and emissions in total, as scraped at one moment, and what the intensity behind the grams counted."""
+
+    seconds: float
+    joules: float
+    grams: float | None = None
+    emissions_basis: str = ""
+
+
+class Told(NamedTuple):
+    """Progress as a job told it.
+
+    Attributes:
+        epochs: done.
+        seen_seconds: when it was first seen.
+        end_seconds: when they were done, by the job's own clock; None where it does not say.
+        pushed_seconds: when a push with it arrived; None where nobody knows.
+    """
+
+    epochs: float
+    seen_seconds: float
+    end_seconds: float | None = None
+    pushed_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A job's past from a range query with steps of `step_seconds`: its points, and what it told, in order."""
+
+    points: Sequence[Point] = ()
+    told: Sequence[Told] = ()
+    step_seconds: float = 0.0
+
+
+class _Mark(NamedTuple):
+    """The end of an epoch whose energy is still to be looked up."""
+
+    epochs: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class Track:
+    """The course of one run.
+
+    Epochs end between scrapes, and their pushes come late. So each mark waits until energy has been scraped after
+    it, and its joules are interpolated between the points on both sides. Boundaries are bounded: where they grow
+    too many, every second one after the first 21 is let go.
+
+    Attributes:
+        start_seconds: as the job told it, by which its run is known; None where it did not.
+        epochs_resumed: done by earlier runs, where this one has been resumed from a checkpoint.
+    """
+
+    start_seconds: float | None = None
+    epochs_resumed: float = 0.0
+    boundaries: list[Boundary] = field(default_factory=list)
+    points: deque[Point] = field(default_factory=lambda: deque(maxlen=_MOST_POINTS))
+    clock: JobClock = field(default_factory=JobClock)
+    went_back: bool = False
+    """The epochs went back, so what lies before the first boundary left is no part of the plan."""
+    lost_energy: bool = False
+    """The joules went back: a node's counter is gone, and the sum says too little for the rest of this run."""
+    _waiting: deque[_Mark] = field(default_factory=lambda: deque(maxlen=MOST_BOUNDARIES))
+    _behind_seconds: float = 0.0
+    """Of the job's clock, as the boundaries are corrected by."""
+    _last_epochs: float = 0.0
+    _last_end_seconds: float | None = None
+    _stepped_seconds: float = 0.0
+    _smallest_step: float = 0.0
+    """Of the epochs done from one push to the next; 0 while none is known."""
+
+    @property
+    def began_seconds(self) -> float | None:
+        """When the run started (Unix time), its clock corrected; None where that is not known."""
+        start = _plausible(self.start_seconds)
+        return None if start is None else start + self.clock.behind_seconds
+
+    def see_clock(self, told: Told, doubt_seconds: float) -> bool:
+        """Learn from one push how far the job's clock is off; whether the course so far is to be looked up again.
+
+        Args:
+            told: the newest progress.
+            doubt_seconds: since it was last looked at.
+        """
+        if told.end_seconds != self._last_end_seconds:
+            self._last_end_seconds = told.end_seconds
+            self._take_delay(told, doubt_seconds)
+        return abs(self.clock.behind_seconds - self._behind_seconds) > _CLOCK_MOVED_SECONDS
+
+    def counts_in_another_unit(self, epochs_planned: float) -> bool:
+        """Whether each push adds so much that the plan would be passed with the third: steps of a plan in epochs."""
+        return self._smallest_step >= _LARGE_STEP and epochs_planned < _FEWEST_STEPS * self._smallest_step
+
+    def add_point(self, point: Point) -> None:
+        """Take the newest energy; one that is no newer than the last says nothing."""
+        if self.points and point.joules < self.points[-1].joules * (1 - _SAME):
+            self.lost_energy = True
+        if not self.lost_energy and (not self.points or point.seconds > self.points[-1].seconds):
+            self.points.append(point)
+
+    def add_progress(self, told: Told) -> bool:
+        """Take what was told; True where its time cannot be right, and the time it was seen stands in for it."""
+        epochs, now_seconds = told.epochs, told.seen_seconds
+        if self._last_epochs * (1 - _SAME) <= epochs <= self._last_epochs * (1 + _SAME):
+            self._stepped_seconds = self._stepped_seconds or now_seconds
+            return False
+        if epochs < self._last_epochs:
+            self.went_back = True
+            self._smallest_step = 0.0
+            self._drop_boundaries()
+        elif self._is_resumption(told):
+            self._drop_boundaries()
+        elif 0 < self._stepped_seconds < now_seconds - _ONE_PUSH_SECONDS:
+            step = epochs - self._last_epochs
+            self._smallest_step = min(self._smallest_step or step, step)
+        self._last_epochs, self._stepped_seconds = epochs, now_seconds
+        end = _plausible(told.end_seconds)
+        end = None if end is None else end + self._behind_seconds
+        earliest = max(self._latest_seconds(), (self.began_seconds or 0.0) - 1)
+        plausible = end is not None and earliest < end <= now_seconds
+        self._waiting.append(_Mark(epochs, end if plausible and end is not None else now_seconds))
+        return told.end_seconds is not None and not plausible
+
+    def place_marks(self) -> None:
+        """Turn the marks that lie before the newest point into boundaries."""
+        self._place(self.points)
+
+    def fill(self, history: History) -> None:
+        """Rebuild the run from its recorded past and what has been seen since."""
+        points = list(self.points)
+        if _falls(history.points) or _falls([*history.points[-1:], *points[-1:]]):
+            self.lost_energy = True
+        known = [*_before(points, history.points), *points]
+        past = [told for told in history.told if self._is_of_this_run(told)]
+        for told in past:
+            self._take_delay(told, history.step_seconds)
+        told_since = self._told_since(past[-1].epochs if past else 0.0)
+        self._behind_seconds = self.clock.behind_seconds
+        begun = next((told.epochs for told in [*past, *told_since] if self._is_resumption(told)), self.epochs_resumed)
+        self._drop_boundaries()
+        self._last_epochs, self._stepped_seconds = begun, 0.0
+        self._begin(begun, known)
+        for told in [*past, *told_since]:
+            self.add_progress(told)
+            self._place(known)
+        self.points.clear()
+        self.points.extend(known)
+
+    def _take_delay(self, told: Told, doubt_seconds: float) -> None:
+        end, arrived = _plausible(told.end_seconds), _plausible(told.pushed_seconds)
+        if end is not None:
+            self.clock.take(min(arrived or told.seen_seconds, told.seen_seconds) - end, doubt_seconds)
+
+    def _is_of_this_run(self, told: Told) -> bool:
+        """Whether it is not what an earlier run of this name left in the Pushgateway, which ended before this began."""
+        if told.epochs <= 0:
+            return False
+        if told.end_seconds is not None and self.start_seconds is not None:
+            return told.end_seconds >= self.start_seconds
+        return told.seen_seconds > (self.began_seconds or 0.0)
+
+    def _is_resumption(self, told: Told) -> bool:
+        """Whether it is what a run begins with that is resumed from a checkpoint: an earlier one has paid for it."""
+        return told.end_seconds is not None and told.end_seconds == self.start_seconds and told.epochs > 0
+
+    def _told_since(self, epochs: float) -> list[Told]:
+        """What was seen of the run beyond `epochs`, as the job told it."""
+        marks = [*(_Mark(old.epochs, old.seconds) for old in self.boundaries), *self._waiting]
+        return [
+            Told(mark.epochs, mark.seconds, mark.seconds - self._behind_seconds)
+            for mark in marks
+            if mark.epochs > epochs
+        ]
+
+    def _begin(self, epochs: float, known: Sequence[Point]) -> None:
+        """Put the start in as the first boundary, where the energy then is known or was 0."""
+        began = self.began_seconds
+        if began is None or not known or began > known[-1].seconds:
+            return
+        if known[0].seconds <= began:
+            self.boundaries.append(Boundary(epochs, began, _joules_at(began, known)))
+        elif known[0].seconds <= began + _LATE_FIRST_SCRAPE_SECONDS:
+            # A job's counter begins at 0 when the node agent first sees the job.
+            self.boundaries.append(Boundary(epochs, began, 0.0))
+
+    def _drop_boundaries(self) -> None:
+        self.boundaries.clear()
+        self._waiting.clear()
+
+    def _latest_seconds(self) -> float:
+        if self._waiting:
+            return self._waiting[-1].seconds
+        return self.boundaries[-1].seconds if self.boundaries else 0.0
+
+    def _place(self, known: Sequence[Point]) -> None:
+        while self._waiting and known and self._waiting[0].seconds <= known[-1].seconds:
+            mark = self._waiting.popleft()
+            between = known
+            if self.boundaries:
+                last = self.boundaries[-1]
+                between = [
+                    Point(last.seconds, last.joules),
+                    *(point for point in known if point.seconds > last.seconds),
+                ]
+            if mark.seconds >= between[0].seconds:
+                self.boundaries.append(Boundary(mark.epochs, mark.seconds, _joules_at(mark.seconds, between)))
+        if len(self.boundaries) > MOST_BOUNDARIES:
+            self.boundaries[_BOUNDARIES_KEPT:-1] = self.boundaries[_BOUNDARIES_KEPT + 1 : -1 : 2]
+
+
+def _plausible(seconds: float | None) -> float | None:
+    return seconds if seconds is not None and 0 <= seconds <= _LAST_SECONDS else None
+
+
+def _falls(points: Iterable[Point]) -> bool:
+    return any(after.joules < before.joules * (1 - _SAME) for before, after in itertools.pairwise(points))
+
+
+def _before(points: Sequence[Point], history: Sequence[Point]) -> Iterable[Point]:
+    """What `history` adds before `points`.
+
+    A point is as old as the mean of its nodes' scrapes, a step of the history as its oldest scrape or older: between
+    two scrapes of one round the history lies below the point, and no energy was lost.
+    """
+    if not points:
+        return history
+    first = points[0]
+    return (point for point in history if point.seconds < first.seconds and point.joules <= first.joules)
+
+
+def _joules_at(seconds: float, points: Sequence[Point]) -> float:
+    """The joules at a time within `points` (in order), on the straight line between the points on both sides."""
+    right = bisect.bisect_left(points, seconds, key=lambda point: point.seconds)
+    after = points[min(right, len(points) - 1)]
+    before = points[max(right - 1, 0)]
+    if after.seconds <= before.seconds:
+        return after.joules
+    share = (seconds - before.seconds) / (after.seconds - before.seconds)
+    return before.joules + share * (after.joules - before.joules)

@@ -63,6 +63,13 @@ GPU_ENERGY: Final = _counter(
     "uuid",
 )
 GPU_POWER: Final = _gauge("carbon_gpu_power_watts", "node", "Power of a physical GPU as NVML gives it.", "uuid")
+GPU_POWER_LIMIT: Final = _gauge(
+    "carbon_gpu_power_limit_watts",
+    "node",
+    "Power limit of a physical GPU that its driver enforces: the least of all that are set. Absent where NVML tells "
+    "none.",
+    "uuid",
+)
 GPU_UTILIZATION: Final = _gauge(
     "carbon_gpu_utilization_ratio", "node", "Share of time in which a kernel ran on the GPU, 0 to 1.", "uuid"
 )
@@ -123,6 +130,13 @@ JOB_INFO: Final = _gauge(
 )
 JOB_GPUS: Final = _gauge(
     "carbon_job_gpus", "node", "Physical GPUs that the training job holds on this node.", "training_job"
+)
+JOB_GPU_POWER_LIMIT: Final = _gauge(
+    "carbon_job_gpu_power_limit_watts",
+    "node",
+    "Sum of the power limits of the GPUs in carbon_job_gpus, each in full, however many jobs hold it or a slice of it. "
+    "Absent where one is unknown.",
+    "training_job",
 )
 IDLE_POWER: Final = _gauge(
     "carbon_idle_power_watts",

@@ -45,6 +45,8 @@ class Gpu:
     mig: tuple["MigDevice", ...] = ()
     minor: int | None = None
     """N of its /dev/nvidiaN, by which device plugins name it."""
+    power_limit_watts: float | None = None
+    """The limit that the driver enforces, the least of all that are set."""
 
 
 @dataclass(frozen=True, slots=True)

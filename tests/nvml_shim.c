@@ -27,6 +27,7 @@ enum {
     OPEN, ENERGY, POWER, UTILIZATION, COMPUTE, MPS, PROCESS_UTILIZATION, MIG, MINOR, ATTRIBUTES,
     GPM_SUPPORT, GPM_SAMPLE, GPM_METRICS,
     GPM_VALUE,  // what a call for metrics that succeeds says of the one metric
+    POWER_LIMIT,
     FUNCTIONS
 };
 enum { SM_UTILIZATION = 2 };  // NVML_GPM_METRIC_SM_UTIL
@@ -53,7 +54,7 @@ typedef struct {
     uint32_t power_milliwatts, utilization_percent, mig_enabled, process_count, padding;
     uint64_t energy_millijoules, energy_since_nanoseconds, energy_milliwatts;  // CLOCK_MONOTONIC
     int32_t errors[FUNCTIONS];
-    uint32_t minor, most_slices, gpm_supported, more_padding;
+    uint32_t minor, most_slices, gpm_supported, power_limit_milliwatts;
     char uuid[96], name[96];
     Slice slices[SLICES];
     Activity instances[INSTANCES];
@@ -217,6 +218,15 @@ int nvmlDeviceGetPowerUsage(void *handle, unsigned *milliwatts) {
     if (result != SUCCESS) return result;
     if (slice_of(handle) >= 0) return NOT_SUPPORTED;
     *milliwatts = gpu->power_milliwatts;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetEnforcedPowerLimit(void *handle, unsigned *milliwatts) {
+    volatile Gpu *gpu;
+    int result = check(handle, POWER_LIMIT, &gpu);
+    if (result != SUCCESS) return result;
+    if (slice_of(handle) >= 0) return NOT_SUPPORTED;
+    *milliwatts = gpu->power_limit_milliwatts;
     return SUCCESS;
 }
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("nvml_shim.c")
 OPEN, ENERGY, POWER, UTILIZATION, COMPUTE, MPS, PROCESS_UTILIZATION, MIG, MINOR, ATTRIBUTES = range(10)
-GPM_SUPPORT, GPM_SAMPLE, GPM_METRICS, GPM_VALUE = range(10, 14)
-FUNCTIONS = 14
+GPM_SUPPORT, GPM_SAMPLE, GPM_METRICS, GPM_VALUE, POWER_LIMIT = range(10, 15)
+FUNCTIONS = 15
 NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, INSUFFICIENT_SIZE, TIMEOUT, GPU_IS_LOST, UNKNOWN = 3, 4, 6, 7, 10, 15, 999
 NOTHING, OLD_SAMPLES = -1, -2
 GPUS, SLICES, INSTANCES, PROCESSES = 16, 8, 16, 64
@@ -72,7 +72,7 @@ class ShimGpu(ctypes.Structure):
         ("minor", ctypes.c_uint32),
         ("most_slices", ctypes.c_uint32),
         ("gpm_supported", ctypes.c_uint32),
-        ("more_padding", ctypes.c_uint32),
+        ("power_limit_milliwatts", ctypes.c_uint32),
         ("uuid", ctypes.c_char * 96),
         ("name", ctypes.c_char * 96),
         ("slices", Slice * SLICES),
@@ -83,6 +83,7 @@ class ShimGpu(ctypes.Structure):
     def plug(self, uuid: str = "GPU-0", *, joules: float = 0, watts: float = 0) -> "ShimGpu":
         """Put the GPU in: its counter stands at `joules` and moves with `watts`, which is also the power it tells."""
         self.uuid, self.name, self.present = uuid.encode(), b"NVIDIA H100 80GB HBM3", 1
+        self.power_limit_milliwatts = 700_000
         self.set_energy(joules, watts)
         return self
 

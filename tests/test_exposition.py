@@ -6,13 +6,15 @@ import subprocess
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nvml_shim import NOT_SUPPORTED, POWER_LIMIT, Process
 from prometheus_client.parser import text_string_to_metric_families
 from scripted import Stateless
 
 from carbon_exporter import metrics
 from carbon_exporter.metrics import Family, Renderer
-from carbon_exporter.model import DeviceReading, Gpu, MigDevice, SourceReading
+from carbon_exporter.model import DeviceReading, Gpu, MigDevice, Roots, SourceReading
 from carbon_exporter.node.exposition import families
+from carbon_exporter.sources import nvml
 
 BANNED = ("_kwh", "_milliwatts", "_percent", "_per_kwh", "_microjoules", "_celsius", "_kilograms")
 
@@ -26,8 +28,8 @@ class Gpus(Stateless):
     def read(self, now_seconds):
         self.reads += 1
         slices = (MigDevice("MIG-1", "NVIDIA H100 MIG 1g.10gb", "gi1/ci0"),)
-        first = Gpu(0, "NVIDIA H100", "550.54", 300.0, 0.5, frozenset({10}))
-        second = Gpu(1, "NVIDIA H100", "550.54", None, None, mig=slices)
+        first = Gpu(0, "NVIDIA H100", "550.54", 300.0, 0.5, frozenset({10}), power_limit_watts=700.0)
+        second = Gpu(1, "NVIDIA H100", "550.54", None, None, mig=slices, power_limit_watts=400.0)
         return SourceReading(
             tuple(
                 DeviceReading(
@@ -92,6 +94,28 @@ def test_a_page_without_gpus_or_jobs_says_nothing_of_them(scripted_node):
     assert "carbon_gpu" not in text
     assert "carbon_job" not in text
     assert 'carbon_rapl_energy_joules_total{package="0",domain="package"} 0.0' in text
+
+
+def test_power_limits_are_shown_as_they_are_or_not_at_all(scripted_node, load_nvml, nvml_library):
+    node, shim = scripted_node, load_nvml(nvml_library)
+    gpus = [shim.gpus[index].plug(f"GPU-{index}") for index in range(2)]
+    for gpu in gpus:
+        gpu.set_processes([Process(10, 0, -1, 50, 0)])
+    node.proc.put(10, start=1, own=0.0, CARBON_TRAINING_JOB="bert")
+    node.start(nvml=nvml.open_source(nvml.Settings(), Roots()))
+
+    def limits():
+        lines = Renderer().render(families(node.tick(60.0))).decode().splitlines()
+        return [line for line in lines if line.startswith(("carbon_gpu_power_limit", "carbon_job_gpu_power_limit"))]
+
+    of_first = 'carbon_gpu_power_limit_watts{uuid="GPU-0"} 700.0'
+    of_job = 'carbon_job_gpu_power_limit_watts{training_job="bert"}'
+    assert limits() == [of_first, 'carbon_gpu_power_limit_watts{uuid="GPU-1"} 700.0', f"{of_job} 1400.0"]
+    gpus[1].power_limit_milliwatts = 350_000
+    assert limits() == [of_first, 'carbon_gpu_power_limit_watts{uuid="GPU-1"} 350.0', f"{of_job} 1050.0"]
+    gpus[1].errors[POWER_LIMIT] = NOT_SUPPORTED
+    assert limits() == [of_first]
+    node.sampler.close()
 
 
 @pytest.mark.parametrize("metric", metrics.contract(), ids=lambda metric: metric.name)

@@ -22,8 +22,8 @@ def package(joules, name="package-0", **more):
     return DeviceReading(name, "cpu", joules, "rapl", **more)
 
 
-def gpu(joules, *, index=0, pids=(), sm=None, mig=(), model="H100"):
-    state = Gpu(index, model, "550", pids=frozenset(pids), sm_share_by_pid=sm or {}, mig=mig)
+def gpu(joules, *, index=0, pids=(), sm=None, mig=(), model="H100", limit=None):
+    state = Gpu(index, model, "550", pids=frozenset(pids), sm_share_by_pid=sm or {}, mig=mig, power_limit_watts=limit)
     return DeviceReading(f"GPU-{index}", "gpu", joules, "nvml counter", gpu=state)
 
 
@@ -171,6 +171,34 @@ def test_jobs_that_each_see_their_gpu_as_number_0_get_their_own():
     ledger = post_two((first, jobs, host(0, 0)), (later, jobs, host(1, 40)))
     assert {name: energy(ledger, name, "gpu") for name in "ab"} == {"a": 1000.0, "b": 3000.0}
     assert {name: ledger.accounts[name].gpus for name in "ab"} == {"a": 1, "b": 1}
+
+
+def limits_of_jobs(cards, jobs):
+    ledger = post_two((cards, jobs, host(0, 0)), (cards, jobs, host(1, 40)))
+    return {name: (account.gpus, account.gpu_power_limit_watts) for name, account in ledger.accounts.items()}
+
+
+def test_a_job_is_shown_the_sum_of_its_gpus_power_limits_and_of_a_shared_gpu_the_whole():
+    cards = [gpu(0.0, pids=[1], limit=700.0), gpu(0.0, index=1, pids=[1, 2], limit=400.5), gpu(0.0, index=2, limit=9.0)]
+    jobs = [job("a", pids=[1]), job("b", pids=[2]), job("c", pids=[3])]
+    assert limits_of_jobs(cards, jobs) == {"a": (2, 1100.5), "b": (1, 400.5), "c": (0, None)}
+
+
+def test_two_slices_of_one_gpu_count_its_power_limit_once():
+    slices = tuple(MigDevice(f"MIG-{n}", "H100", f"gi{n}/ci0", 1 / 7, None, frozenset({n})) for n in (1, 2, 3))
+    cards, jobs = [gpu(0.0, pids=[1, 2, 3], mig=slices, limit=700.0)], [job("a", pids=[1, 2]), job("b", pids=[3])]
+    assert limits_of_jobs(cards, jobs) == {"a": (1, 700.0), "b": (1, 700.0)}
+
+
+def test_a_sum_of_power_limits_is_unknown_where_one_of_them_is():
+    cards = [gpu(0.0, pids=[1, 2], limit=700.0), gpu(0.0, index=1, pids=[2])]
+    assert limits_of_jobs(cards, [job("a", pids=[1]), job("b", pids=[2])]) == {"a": (1, 700.0), "b": (2, None)}
+
+
+def test_a_job_that_ended_has_no_power_limit_any_more():
+    first, second = [gpu(0.0, pids=[1], limit=700.0)], [gpu(0.0, limit=700.0)]
+    account = post_two((first, [job("a", pids=[1])], host(0, 0)), (second, [], host(1, 40))).accounts["a"]
+    assert (account.gpus, account.gpu_power_limit_watts) == (0, None)
 
 
 def test_an_ended_job_stays_for_the_linger_time_and_then_goes():

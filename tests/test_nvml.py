@@ -32,6 +32,7 @@ from nvml_shim import (
     OLD_SAMPLES,
     OPEN,
     POWER,
+    POWER_LIMIT,
     PROCESS_UTILIZATION,
     TIMEOUT,
     UNKNOWN,
@@ -105,6 +106,7 @@ def test_energy_counter_and_everything_beside_it(shim, source):
         "sm_share_by_pid": {},
         "mig": (),
         "minor": 0,
+        "power_limit_watts": 700.0,
     }
 
 
@@ -146,13 +148,14 @@ def test_names_may_be_bytes_as_from_an_older_pynvml(shim, source, monkeypatch):
     assert (device.device, device.gpu.model, device.gpu.driver) == ("GPU-bytes", "Tesla P40", "535.1")
 
 
-def test_a_tick_costs_seven_calls_for_each_gpu(shim, source):
+def test_a_tick_costs_seven_calls_for_each_gpu_and_one_more_once_a_minute(shim, source):
     for index in range(8):
         shim.gpus[index].plug(f"GPU-{index}")
     source.read(0)
-    calls = shim.calls
-    assert len(source.read(1).devices) == 8
-    assert shim.calls - calls == 7 * 8
+    for now, expected in ((1, 7), (59, 7), (60, 8), (61, 7), (119, 7), (125, 8), (180, 7)):
+        calls = shim.calls
+        assert len(source.read(now).devices) == 8
+        assert shim.calls - calls == expected * 8
 
 
 def test_the_minor_number_is_another_than_the_index(shim, source):
@@ -171,6 +174,51 @@ def test_a_minor_number_that_fails_is_a_line_until_it_is_told(shim, source):
     assert only(source.read(1)).gpu.minor == 0
     shim.gpus[0].errors[MINOR] = UNKNOWN
     assert only(source.read(2)).gpu.minor == 0
+
+
+# The power limit
+
+
+def test_a_power_limit_that_is_changed_is_seen_within_a_minute(shim, source):
+    gpus = [shim.gpus[index].plug(f"GPU-{index}") for index in range(2)]
+    gpus[1].power_limit_milliwatts = 350_500
+
+    def limits(now):
+        return [device.gpu.power_limit_watts for device in source.read(now).devices]
+
+    assert limits(0) == [700, 350.5]
+    gpus[0].power_limit_milliwatts = 400_000
+    assert limits(59.9) == [700, 350.5]
+    assert limits(60) == [400, 350.5]
+
+
+def test_a_power_limit_is_asked_for_anew_after_a_reload_of_the_driver(shim, source):
+    gpu = shim.gpus[0].plug()
+    source.read(0)
+    shim.load_driver()
+    gpu.power_limit_milliwatts = 300_000
+    assert source.read(1).devices == ()
+    assert only(source.read(2)).gpu.power_limit_watts == 300
+
+
+@pytest.mark.parametrize("milliwatts", [0, 5_000_001, 2**32 - 1])
+def test_a_blank_power_limit_is_unknown(milliwatts, shim, source):
+    shim.gpus[0].plug().power_limit_milliwatts = milliwatts
+    assert only(source.read(0)).gpu.power_limit_watts is None
+
+
+def test_a_power_limit_that_fails_is_unknown_until_it_is_told_again(shim, source):
+    gpu = shim.gpus[0].plug("GPU-a")
+    assert only(source.read(0)).gpu.power_limit_watts == 700
+    gpu.errors[POWER_LIMIT] = TIMEOUT
+    assert only(source.read(59)).gpu.power_limit_watts == 700
+    for now in (60, 61):
+        reading = source.read(now)
+        assert only_device(reading).gpu.power_limit_watts is None
+        (failure,) = reading.failures
+        assert failure.startswith("GPU GPU-a (index 0): nvmlDeviceGetEnforcedPowerLimit: Timeout: ")
+    gpu.errors[POWER_LIMIT] = 0
+    assert only(source.read(62)).gpu.power_limit_watts == 700
 
 
 # Power integrated
@@ -321,14 +369,14 @@ def test_one_failing_gpu_is_one_line_and_the_others_are_read(shim, source):
     assert reading.failures == ()
 
 
-@pytest.mark.parametrize("function", [POWER, UTILIZATION, COMPUTE, MPS])
+@pytest.mark.parametrize("function", [POWER, UTILIZATION, COMPUTE, MPS, POWER_LIMIT])
 def test_a_field_that_fails_is_a_line_and_the_joules_count_on(function, shim, source):
     gpu = shim.gpus[0].plug("GPU-a", joules=0)
     source.read(0)
     inits = shim.inits
     gpu.set_energy(42)
     gpu.errors[function] = TIMEOUT
-    for now in (1, 2):
+    for now in (60, 61):
         reading = source.read(now)
         assert joules(reading) == {"GPU-a": 42}
         (failure,) = reading.failures
@@ -337,7 +385,7 @@ def test_a_field_that_fails_is_a_line_and_the_joules_count_on(function, shim, so
     assert shim.inits == inits
 
 
-@pytest.mark.parametrize("function", [POWER, UTILIZATION, COMPUTE, MPS, PROCESS_UTILIZATION])
+@pytest.mark.parametrize("function", [POWER, UTILIZATION, COMPUTE, MPS, PROCESS_UTILIZATION, POWER_LIMIT])
 def test_a_field_that_is_not_supported_is_unknown_and_quiet(function, shim, source):
     gpu = shim.gpus[0].plug(watts=60)
     gpu.utilization_percent = 50
@@ -346,6 +394,7 @@ def test_a_field_that_is_not_supported_is_unknown_and_quiet(function, shim, sour
     told = only(source.read(0)).gpu
     assert (told.power_watts is None) == (function == POWER)
     assert (told.utilization_ratio is None) == (function == UTILIZATION)
+    assert (told.power_limit_watts is None) == (function == POWER_LIMIT)
     assert told.pids == {COMPUTE: {3}, MPS: {1, 2}}.get(function, {1, 2, 3})
     assert bool(told.sm_share_by_pid) == (function not in (COMPUTE, PROCESS_UTILIZATION))
 
@@ -482,6 +531,7 @@ def test_mig_slices_are_listed_as_they_are_now_and_share_one_energy(shim, source
     )
     assert device.gpu.pids == {100, 101, 102}
     assert device.gpu.utilization_ratio is None
+    assert device.gpu.power_limit_watts == 700
     assert device.gpu.sm_share_by_pid == {}
     gpu.set_slices({3: ("MIG-three", 9, 1)})
     assert [mig.uuid for mig in only(source.read(3)).gpu.mig] == ["MIG-three"]
@@ -867,16 +917,16 @@ def test_a_lost_gpu_comes_back_with_its_joules_while_the_others_are_read(shim, t
     assert len(source.read(22.5).devices) == 3
 
 
-@pytest.mark.parametrize("function", [ENERGY, UTILIZATION])
+@pytest.mark.parametrize("function", [ENERGY, UTILIZATION, POWER_LIMIT])
 def test_a_fatal_error_of_any_field_initialises_again(function, shim, source):
     gpu = shim.gpus[0].plug("GPU-a")
     source.read(0)
     gpu.errors[function] = GPU_IS_LOST
-    reading = source.read(1)
+    reading = source.read(60)
     assert (reading.devices, len(reading.failures)) == ((), 1)
     gpu.errors[function] = 0
     inits = shim.inits
-    assert only(source.read(2)).device == "GPU-a"
+    assert only(source.read(61)).device == "GPU-a"
     assert shim.inits == inits + 1
 
 

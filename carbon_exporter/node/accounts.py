@@ -24,6 +24,8 @@ class Account:
         market_grams: by the market-based factor; empty without one.
         embodied_grams: its share of what it took to make the hardware; empty where that is not given.
         cpu_seconds: of all its pieces.
+        gpus, gpu_power_limit_watts: the physical GPUs that it holds now, and the sum of their power limits; None where
+            it holds none, or the limit of one is unknown.
     """
 
     use: JobUse
@@ -36,6 +38,7 @@ class Account:
     embodied_grams: dict[Part, float] = field(default_factory=dict)
     cpu_seconds: float = 0.0
     gpus: int = 0
+    gpu_power_limit_watts: float | None = None
 
     def post(self, component: Component, joules: float, basis: str | None, grams_per_joule: float | None) -> None:
         """Add joules, and the grams for them where the intensity is known."""

@@ -40,7 +40,9 @@ def _device_families(devices: tuple[DeviceReading, ...]) -> Iterator[Family]:
     gpus = [(device.device, device.gpu) for device in devices if device.gpu is not None]
     power = [((uuid,), gpu.power_watts) for uuid, gpu in gpus if gpu.power_watts is not None]
     utilization = [((uuid,), gpu.utilization_ratio) for uuid, gpu in gpus if gpu.utilization_ratio is not None]
+    limits = [((uuid,), gpu.power_limit_watts) for uuid, gpu in gpus if gpu.power_limit_watts is not None]
     yield Family(metrics.GPU_POWER, power)
+    yield Family(metrics.GPU_POWER_LIMIT, limits)
     yield Family(metrics.GPU_UTILIZATION, utilization)
     yield Family(metrics.GPU_INFO, [(labels, 1.0) for uuid, gpu in gpus for labels in _gpu_labels(uuid, gpu)])
     methods = sorted({(device.component, device.method) for device in devices if device.component is not None})
@@ -69,6 +71,12 @@ def _job_families(tick: Tick) -> Iterator[Family]:
     yield Family(metrics.JOB_EMBODIED, embodied)
     yield _job_info(accounts.values())
     yield Family(metrics.JOB_GPUS, [((name,), float(account.gpus)) for name, account in accounts.items()])
+    limits = [
+        ((name,), account.gpu_power_limit_watts)
+        for name, account in accounts.items()
+        if account.gpu_power_limit_watts is not None
+    ]
+    yield Family(metrics.JOB_GPU_POWER_LIMIT, limits)
     yield Family(metrics.IDLE_POWER, list(_idle_power(tick)))
     yield Family(metrics.UNATTRIBUTED_ENERGY, list(ledger.unattributed_joules.items()))
     yield Family(metrics.EQUALLY_SHARED_ENERGY, [((c,), joules) for c, joules in ledger.equally_shared_joules.items()])

@@ -11,6 +11,7 @@ of memory is the host's idle share of the energy, and that of a GPU none. Each d
 own last reading, so a device that could not be read for a while is shared by the CPU time of that while.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ class Ledger:
         for (component, begin), spent in now.spent.items():
             self.grams.count(self.accounts, component, spent, begin, now_seconds)
         self._share_host(now)
-        self._count_gpus(holdings)
+        self._count_gpus(devices, holdings)
         known = frozenset().union(*self._gpu_names.values()) if holdings.unknown else frozenset()
         return tuple(
             f"{name}: given to {job or 'a pod without a job'}, but NVML sees no such GPU: let the exporter see all GPUs"
@@ -239,13 +240,17 @@ class Ledger:
                 self.equally_shared_joules[component] = 0.0
         self.measured_joules[component] += joules
 
-    def _count_gpus(self, holdings: Holdings) -> None:
-        held: dict[str, int] = defaultdict(int)
-        for parts in holdings.parts.values():
+    def _count_gpus(self, devices: Sequence[DeviceReading], holdings: Holdings) -> None:
+        limit_of = {device.device: device.gpu.power_limit_watts for device in devices if device.gpu is not None}
+        held: dict[str, list[float | None]] = defaultdict(list)
+        for uuid, parts in holdings.parts.items():
             for name in frozenset().union(*(part.holders for part in parts)) - {SYSTEM}:
-                held[name] += 1
+                held[name].append(limit_of[uuid])
         for name, account in self.accounts.items():
-            account.gpus = held.get(name, 0)
+            limits = held.get(name, [])
+            known = [watts for watts in limits if watts is not None]
+            account.gpus = len(limits)
+            account.gpu_power_limit_watts = math.fsum(known) if known and len(known) == len(limits) else None
 
     def _forget(self, now_seconds: float) -> None:
         """Close the accounts of jobs that ended more than the linger time ago."""

@@ -1,6 +1,7 @@
 """One GPU as it was opened by the last initialisation: its joules, and all that is told beside them."""
 
 import logging
+import math
 from typing import Final
 
 import pynvml
@@ -14,6 +15,8 @@ from carbon_exporter.sources.nvml.processes import ProcessUse, pids_on
 _log = logging.getLogger(__name__)
 _MOST_JOULES: Final = 1e12
 _LARGEST_MINOR: Final = 2**20 - 1
+_LIMIT_SECONDS: Final = 60.0
+"""How long a power limit is taken for what it was: it seldom changes."""
 
 
 class OpenGpu:
@@ -27,6 +30,8 @@ class OpenGpu:
         self.device = open_device(index)
         self._driver = driver
         self._minor: int | None = None
+        self._limit_watts: float | None = None
+        self._ask_limit_at = -math.inf
         self._slices = Slices(self.device, utilization=mig_utilization)
         self._process_use = ProcessUse(self.device)
         self._warned = False
@@ -64,14 +69,14 @@ class OpenGpu:
             energy_joules=meter.counter.total,
             method=method,
             labels={"uuid": device.uuid},
-            gpu=self._describe(watts, failures),
+            gpu=self._describe(watts, now_seconds, failures),
         )
 
     def close(self) -> None:
         """Give back what it holds; to be called before NVML is shut down."""
         self._slices.close()
 
-    def _describe(self, watts: float | None, failures: list[str]) -> Gpu:
+    def _describe(self, watts: float | None, now_seconds: float, failures: list[str]) -> Gpu:
         device = self.device
         rates = ask(failures, device, pynvml.nvmlDeviceGetUtilizationRates, device.handle)
         slices = self._slices.read(failures)
@@ -88,6 +93,7 @@ class OpenGpu:
             sm_share_by_pid={} if slices else self._process_use.read(pids, failures),
             mig=slices,
             minor=self._read_minor(failures),
+            power_limit_watts=self._read_limit(now_seconds, failures),
         )
 
     def _read_minor(self, failures: list[str]) -> int | None:
@@ -95,6 +101,17 @@ class OpenGpu:
             minor = ask(failures, self.device, pynvml.nvmlDeviceGetMinorNumber, self.device.handle)
             self._minor = minor if minor is not None and minor <= _LARGEST_MINOR else None
         return self._minor
+
+    def _read_limit(self, now_seconds: float, failures: list[str]) -> float | None:
+        """The enforced power limit, asked for once a minute; where that fails, again at every reading."""
+        if now_seconds >= self._ask_limit_at:
+            before = len(failures)
+            milliwatts = ask(failures, self.device, pynvml.nvmlDeviceGetEnforcedPowerLimit, self.device.handle)
+            known = milliwatts is not None and 0 < milliwatts <= 1000 * MOST_WATTS
+            self._limit_watts = milliwatts / 1000 if known else None
+            if len(failures) == before:
+                self._ask_limit_at = now_seconds + _LIMIT_SECONDS
+        return self._limit_watts
 
 
 def _in_range(value: float, most: float, what: str) -> float:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -16,6 +16,7 @@ from carbon_exporter.forecast.progress import Outcome, Pushed, judge
 from carbon_exporter.forecast.readings import Readings
 from carbon_exporter.forecast.record import EndedRun, Ending
 from carbon_exporter.forecast.summary import ended_run, ending_of
+from carbon_exporter.forecast.totals import Counters, Totals, basis_of
 from carbon_exporter.forecast.track import History, Point, Told, Track
 
 _log: Final = logging.getLogger("carbon_exporter.forecast")
@@ -26,7 +27,7 @@ CURES: Final[dict[str, str]] = {
     "planned_missing": "push carbon_training_epochs_planned too",
     "invalid_value": "push epochs from 0 and a plan above 0, both up to 1e9",
     "stale_push": "its last push is too old: is it still running, and does it reach the Pushgateway?",
-    "energy_went_back": "its joules fell: a node of it is gone, so that its total is unknown until its next run",
+    "energy_set_back": "a node's joules fell: they are counted on from there, so that its total is too low by some",
     "epochs_above_planned": "it has done more epochs than it planned: push both in the same unit",
     "epochs_went_back": "forecasts go on after its next epoch",
     "unit_mismatch": "each push adds so many epochs that it would soon pass its plan: push both in the same unit",
@@ -57,6 +58,8 @@ class Job:
     Attributes:
         pushed: what the Pushgateway holds of it now.
         last_pushed: the last that had a plan, for the record of a job whose pushes are gone.
+        nodes: its counters on each node, as last read.
+        totals: its joules and grams on all nodes that it has been on.
         gpus: that it holds.
         past_asked: how often its past was asked for in vain; None while it need not be asked for.
         seen_seconds: when the engine last knew anything of it (Unix time).
@@ -65,6 +68,7 @@ class Job:
         ended_seconds: when it ended, or was last alive where it was lost (Unix time); None while it runs.
         ending: how.
         recorded: whether it has been handed to the record, or need not be.
+        saved_epochs, saved_seconds: up to where its state was saved, and when.
         outcome: of the last poll that saw it.
     """
 
@@ -72,6 +76,8 @@ class Job:
     track: Track
     pushed: Pushed = field(default_factory=Pushed)
     last_pushed: Pushed = field(default_factory=Pushed)
+    nodes: Mapping[str, Counters] = field(default_factory=dict)
+    totals: Totals = field(default_factory=Totals)
     gpus: Gpus = field(default_factory=Gpus)
     past_asked: int | None = 0
     seen_seconds: float = 0.0
@@ -80,6 +86,8 @@ class Job:
     ended_seconds: float | None = None
     ending: Ending | None = None
     recorded: bool = False
+    saved_epochs: float | None = None
+    saved_seconds: float = 0.0
     outcome: Outcome = "no_epochs"
     prediction: Prediction | None = None
     said: set[str] = field(default_factory=set)
@@ -105,10 +113,13 @@ class Job:
             self.alive_seconds, self.gone_since = now_seconds, None
             if self.ending == "lost":
                 self.ending = self.ended_seconds = None
+                self.recorded = False
         if joules is not None and joules >= 0:
+            self.nodes = readings.nodes.get(self.name, {})
+            if self.totals.take(self.nodes):
+                self.say("energy_set_back")
             scraped = readings.scraped_seconds.get(self.name, now_seconds)
-            grams, basis = readings.grams.get(self.name), readings.emissions_basis.get(self.name, "")
-            self.track.add_point(Point(min(scraped, now_seconds), joules, grams, basis))
+            self._add_point(min(scraped, now_seconds))
         self._see_clock(now_seconds, math.inf if last_poll_seconds is None else now_seconds - last_poll_seconds)
         if self.ended_seconds is None:
             self.gpus.see(readings.gpus.get(self.name), now_seconds)
@@ -119,7 +130,17 @@ class Job:
         return wanted and bool(self.track.points) and self.past_asked is not None
 
     def remember(self, history: History) -> None:
-        """Take the past, and be content."""
+        """Take the past, and be content.
+
+        It may know of nodes that had gone before this service saw the job: their joules are added to what it saw.
+        """
+        if history.totals is not None:
+            history.totals.take(self.nodes)
+            seen, whole = self.totals, history.totals
+            if (whole.joules or 0.0) > (seen.joules or 0.0):
+                grams = sum(whole.grams.values()) - sum(seen.grams.values())
+                self.track.lift((whole.joules or 0.0) - (seen.joules or 0.0), grams, basis_of(whole.grams))
+                self.totals = whole
         self.track.fill(history)
         self.past_asked = None
         self._say_clock()
@@ -160,7 +181,7 @@ class Job:
         planned, ending, ended = self.last_pushed.epochs_planned, self.ending, self.ended_seconds
         if ending is None or ended is None or not planned or planned <= 0:
             return None
-        if not self.track.points or self.track.lost_energy:
+        if not self.track.points:
             return None
         newest, start = self.track.points[-1], self.track.start_seconds
         run = ended_run(
@@ -175,6 +196,11 @@ class Job:
             gpus=self.gpus.held,
         )
         return run if run is None or start is None else replace(run, started_seconds=start)
+
+    def _add_point(self, seconds: float) -> None:
+        joules, grams = self.totals.joules, self.totals.grams
+        if joules is not None:
+            self.track.add_point(Point(seconds, joules, sum(grams.values()) if grams else None, basis_of(grams)))
 
     def _told(self, epochs: float, now_seconds: float) -> Told:
         return Told(epochs, now_seconds, self.pushed.epoch_end_seconds, self.pushed.push_seconds)
@@ -220,7 +246,7 @@ class Job:
             end = (finished or now_seconds) + self.track.clock.behind_seconds
             self.ended_seconds = end if (self.track.began_seconds or 0.0) <= end <= now_seconds else now_seconds
             self.ending = ending_of(completed, planned) if planned is not None else "stopped"
-        if not self.track.points or self.track.lost_energy:
+        if not self.track.points:
             self.prediction = None
             return
         newest = self.track.points[-1]
@@ -235,8 +261,6 @@ class Job:
 
     def _predict(self, readings: Readings, now_seconds: float, knowledge: Knowledge) -> Outcome:
         track, planned = self.track, self.pushed.epochs_planned
-        if track.lost_energy:
-            return "energy_went_back"
         if planned is None or not track.points:
             return "no_energy"
         newest = track.points[-1]

@@ -1,7 +1,7 @@
 """The record of ended runs from what the PromQL engine still knows: each run that pushed its end, and its energy."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -89,24 +89,21 @@ def _finished(training_job: str, pushed: Pushed) -> Finished | None:
 
 
 def read_ended(client: Client, run: Finished) -> EndedRun | None:
-    """What the engine still knows of a run, in one range query and two others; None where that is too little.
+    """What the engine still knows of a run, in two range queries and another; None where that is too little.
 
     Raises:
         PromQLError: a query failed.
     """
     end = run.finished_seconds + _AFTER_END_SECONDS
-    totals = _totals(client, run.training_job, end)
-    joules = totals.get(metrics.JOB_ENERGY.name)
-    if joules is None:
-        return None
     # One step more, so that the last of them lies after the end.
     steps_end = end + (end - run.began_seconds) / _STEPS
     track = Track(start_seconds=run.start_seconds, epochs_resumed=run.epochs_resumed)
-    track.fill(read_history(client, run.training_job, run.began_seconds, steps_end))
-    track.add_point(Point(max(end, track.points[-1].seconds + 1 if track.points else end), joules))
-    track.place_marks()
-    if track.lost_energy:
+    past = read_history(client, run.training_job, run.began_seconds, steps_end)
+    if past.totals is None or past.totals.joules is None:
         return None
+    track.fill(past)
+    track.add_point(Point(max(end, track.points[-1].seconds + 1), past.totals.joules))
+    track.place_marks()
     ended = ended_run(
         track.boundaries,
         training_job=run.training_job,
@@ -114,19 +111,11 @@ def read_ended(client: Client, run: Finished) -> EndedRun | None:
         ending=ending_of(run.epochs_completed, run.epochs_planned),
         ended_seconds=run.finished_seconds,
         epochs_planned=run.epochs_planned,
-        joules=joules,
-        grams=totals.get(metrics.JOB_EMISSIONS.name),
+        joules=past.totals.joules,
+        grams=sum(past.totals.grams.values()) if past.totals.grams else None,
         gpus=_gpus(client, run),
     )
     return None if ended is None else replace(ended, started_seconds=run.start_seconds)
-
-
-def _totals(client: Client, training_job: str, at_seconds: float) -> Mapping[str, float]:
-    """Joules and grams of all nodes, by the name of the metric."""
-    names = f"{metrics.JOB_ENERGY.name}|{metrics.JOB_EMISSIONS.name}"
-    selector = f'{{__name__=~"{names}",{_matcher(training_job)}}}'
-    samples = client.query(f"sum by (__name__) (last_over_time({selector}[{_LOOKBACK_SECONDS}s]))", at_seconds)
-    return {sample.labels.get("__name__", ""): sample.value for sample in samples}
 
 
 def _gpus(client: Client, run: Finished) -> float | None:

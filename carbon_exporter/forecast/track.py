@@ -1,14 +1,14 @@
 """The course of one run of a job: its measured joules, and how many were spent at the end of each epoch. Pure."""
 
 import bisect
-import itertools
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final, NamedTuple
 
 from carbon_exporter.forecast.clock import JobClock
 from carbon_exporter.forecast.energy import Boundary
+from carbon_exporter.forecast.totals import Totals
 
 MOST_BOUNDARIES: Final = 64
 _MOST_POINTS: Final = 64
@@ -52,11 +52,18 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A job's past from a range query with steps of `step_seconds`: its points, and what it told, in order."""
+    """A job's past from range queries.
+
+    Attributes:
+        points, told: in order.
+        step_seconds: of the queries.
+        totals: of its nodes at the last point; None where nothing is known.
+    """
 
     points: Sequence[Point] = ()
     told: Sequence[Told] = ()
     step_seconds: float = 0.0
+    totals: Totals | None = None
 
 
 class _Mark(NamedTuple):
@@ -86,8 +93,6 @@ class Track:
     clock: JobClock = field(default_factory=JobClock)
     went_back: bool = False
     """The epochs went back, so what lies before the first boundary left is no part of the plan."""
-    lost_energy: bool = False
-    """The joules went back: a node's counter is gone, and the sum says too little for the rest of this run."""
     _waiting: deque[_Mark] = field(default_factory=lambda: deque(maxlen=MOST_BOUNDARIES))
     _behind_seconds: float = 0.0
     """Of the job's clock, as the boundaries are corrected by."""
@@ -120,11 +125,22 @@ class Track:
         return self._smallest_step >= _LARGE_STEP and epochs_planned < _FEWEST_STEPS * self._smallest_step
 
     def add_point(self, point: Point) -> None:
-        """Take the newest energy; one that is no newer than the last says nothing."""
-        if self.points and point.joules < self.points[-1].joules * (1 - _SAME):
-            self.lost_energy = True
-        if not self.lost_energy and (not self.points or point.seconds > self.points[-1].seconds):
+        """Take the newest energy, which never falls; a point that is no newer than the last says nothing."""
+        if not self.points or point.seconds > self.points[-1].seconds:
             self.points.append(point)
+
+    def lift(self, joules: float, grams: float, emissions_basis: str) -> None:
+        """Add to every point what was spent on nodes that had gone before the first of them."""
+        lifted = [
+            Point(
+                one.seconds,
+                one.joules + joules,
+                None if one.grams is None else one.grams + grams,
+                emissions_basis,
+            )
+            for one in self.points
+        ]
+        self.points = deque(lifted, _MOST_POINTS)
 
     def add_progress(self, told: Told) -> bool:
         """Take what was told; True where its time cannot be right, and the time it was seen stands in for it."""
@@ -155,10 +171,7 @@ class Track:
 
     def fill(self, history: History) -> None:
         """Rebuild the run from its recorded past and what has been seen since."""
-        points = list(self.points)
-        if _falls(history.points) or _falls([*history.points[-1:], *points[-1:]]):
-            self.lost_energy = True
-        known = [*_before(points, history.points), *points]
+        known = [*_before(self.points, history.points), *self.points]
         past = [told for told in history.told if self._is_of_this_run(told)]
         for told in past:
             self._take_delay(told, history.step_seconds)
@@ -173,6 +186,21 @@ class Track:
             self._place(known)
         self.points.clear()
         self.points.extend(known)
+
+    def state(self) -> dict[str, Any]:
+        """As JSON holds it; of the points the newest."""
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
+        newest = list(self.points)[-1:]
+        return {**plain, "points": newest, "clock": asdict(self.clock), "_waiting": list(self._waiting)}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> "Track":
+        """What `state` was made of."""
+        track = cls(**{**state, "clock": JobClock(**state["clock"])})
+        track.boundaries = [Boundary(*one) for one in state["boundaries"]]
+        track.points = deque((Point(*one) for one in state["points"]), _MOST_POINTS)
+        track._waiting = deque((_Mark(*one) for one in state["_waiting"]), MOST_BOUNDARIES)
+        return track
 
     def _take_delay(self, told: Told, doubt_seconds: float) -> None:
         end, arrived = _plausible(told.end_seconds), _plausible(told.pushed_seconds)
@@ -238,10 +266,6 @@ class Track:
 
 def _plausible(seconds: float | None) -> float | None:
     return seconds if seconds is not None and 0 <= seconds <= _LAST_SECONDS else None
-
-
-def _falls(points: Iterable[Point]) -> bool:
-    return any(after.joules < before.joules * (1 - _SAME) for before, after in itertools.pairwise(points))
 
 
 def _before(points: Sequence[Point], history: Sequence[Point]) -> Iterable[Point]:

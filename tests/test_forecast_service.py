@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import re
 import threading
 import time
 from dataclasses import dataclass, field
@@ -95,33 +96,46 @@ class Cluster:
                     ({"__name__": metrics.PUE.name, "instance": node}, pue),
                 )
             ]
+            rows += [({"__name__": name}, value) for name, value in self.grid.items()]
         elif query.startswith("sum by (training_job, instance) (rate("):
             rows = [({"training_job": job, "instance": node}, watts) for (job, node), watts in self.watts.items()]
-        elif metrics.JOB_GPUS.name in query:
-            rows = self._by_job(self.gpus)
-        elif metrics.PUE.name in query:
-            rows = [({"__name__": name}, value) for name, value in self.grid.items()]
+        elif query.startswith("sum by (__name__, training_job, basis) ("):
+            rows = [*self._by_job(self.joules, metrics.JOB_ENERGY), *self._by_job(self.gpus, metrics.JOB_GPUS)]
+            rows += [
+                ({"__name__": metrics.JOB_EMISSIONS.name, "training_job": job, "basis": basis}, value)
+                for (job, basis), value in self.grams.items()
+            ]
         elif query.startswith("avg by (training_job) (timestamp("):
             rows = self._by_job(self.scraped)
-        elif metrics.JOB_EMISSIONS.name in query:
-            assert query.startswith("sum by (training_job, basis) (")
-            rows = [({"training_job": job, "basis": basis}, value) for (job, basis), value in self.grams.items()]
-        elif metrics.JOB_ENERGY.name in query:
-            rows = self._by_job(self.joules)
+            pushing = sum(metrics.PUSH_TIME in values for values in self.pushed.values())
+            rows += [({}, pushing)] if pushing else []
         else:
             rows = [
                 ({"__name__": name, "training_job": job}, value)
-                for job, values in self.pushed.items()
-                for name, value in values.items()
+                for job in self._asked(query)
+                for name, value in self.pushed[job].items()
+                if name in query and value is not None
             ]
             info = metrics.TRAINING_INFO.name
             rows += [
-                ({"__name__": info, "training_job": job, "group": group}, 1.0) for job, group in self.groups.items()
+                ({"__name__": info, "training_job": job, "group": group}, 1.0)
+                for job, group in self.groups.items()
+                if info in query
             ]
         return self._success("vector", [{"metric": labels, "value": [0, repr(value)]} for labels, value in rows])
 
-    def _by_job(self, values):
-        return [({"training_job": job}, value) for job, value in values.items()]
+    def _asked(self, query):
+        """The names that a query for pushes selects: all, or those with energy and some that pushed last."""
+        newest = re.search(r"or topk\((\d+),", query)
+        if newest is None:
+            return list(self.pushed)
+        dark = [job for job in self.pushed if job not in self.joules and metrics.PUSH_TIME in self.pushed[job]]
+        dark.sort(key=lambda job: self.pushed[job][metrics.PUSH_TIME], reverse=True)
+        return [*(job for job in self.pushed if job in self.joules), *dark[: int(newest[1])]]
+
+    def _by_job(self, values, metric=None):
+        name = {} if metric is None else {"__name__": metric.name}
+        return [({**name, "training_job": job}, value) for job, value in values.items()]
 
     def _success(self, kind, result):
         body = {"status": "success", "data": {"resultType": kind, "result": result}, "warnings": self.warnings}
@@ -306,7 +320,9 @@ def test_late_pushes_are_put_where_they_belong(cluster, make_service):
 
 
 OUTCOMES = [
-    ("planned_missing", {"planned": float("nan")}),
+    ("planned_missing", {"planned": None}),
+    ("invalid_value", {"planned": float("nan")}),
+    ("invalid_value", {"epochs": float("inf")}),
     ("invalid_value", {"planned": 0.0}),
     ("epochs_above_planned", {"epochs": 11.0}),
     ("epochs_went_back", {"epochs": 2.0}),
@@ -373,12 +389,12 @@ def test_partial_answers_change_no_forecast(cluster, make_service, caplog):
     assert len([r for r in caplog.records if "store-2 is away" in r.getMessage()]) == 1
 
 
-def test_a_poll_is_eight_queries_and_two_for_all_new_jobs(cluster, make_service):
+def test_a_poll_is_five_queries_and_two_for_all_new_jobs(cluster, make_service):
     service = make_service()
     for number in range(99):
         cluster.step(1030, f"job-{number}", joules=1.0, epochs=0.0, end=1000.0)
     run_epochs(cluster, service, 1)
-    assert len(cluster.queries) == 3 * 8 + 2
+    assert len(cluster.queries) == 3 * 5 + 2
 
 
 def test_the_past_of_jobs_of_like_age_is_asked_for_together_and_of_the_oldest_first(cluster, make_service):
@@ -393,7 +409,7 @@ def test_the_past_of_jobs_of_like_age_is_asked_for_together_and_of_the_oldest_fi
         assert [f'training_job=~"{names}"' in query for query in cluster.queries].count(True) == 2
     cluster.queries.clear()
     service.poll(50_030)
-    assert len(cluster.queries) == 8
+    assert len(cluster.queries) == 5
 
 
 def test_without_grams_there_is_no_emissions_forecast_and_without_a_rate_the_grid_gives_it(cluster, make_service):

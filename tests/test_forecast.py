@@ -323,6 +323,7 @@ def test_what_becomes_of_a_job(changes, joules, outcome):
     assert judge(Pushed(**{**SOUND, **changes}), joules, 1000.0, 300.0) == outcome
 
 
-def test_pushed_names_alone_push_nobody_out():
-    kept = keep_most_telling(["a1", "a2", "a3", "old", "spender"], ["old", "gone"], ["spender"], 3)
-    assert kept == ["old", "spender", "a1"]
+def test_pushed_names_alone_push_nobody_out_though_they_were_there_before():
+    names = ["a1", "a2", "old", "dark", "spender"]
+    kept = keep_most_telling(names, ["old", "dark", "gone"], ["spender", "old"], 4)
+    assert kept == ["old", "spender", "dark", "a1"]

@@ -234,7 +234,7 @@ def test_a_past_that_cannot_be_asked_for_is_asked_for_again(cluster, make_servic
     assert values_of(families, metrics.FORECAST_ENERGY, quantile="0.5") == {("a",): pytest.approx(60_000, rel=0.01)}
     cluster.queries.clear()
     service.poll(started + 310)
-    assert len(cluster.queries) == 8
+    assert len(cluster.queries) == 5
 
 
 def test_a_run_that_ended_as_the_service_was_away_is_recorded_once(cluster, make_service, tmp_path):
@@ -252,7 +252,7 @@ def test_a_run_that_ended_as_the_service_was_away_is_recorded_once(cluster, make
     asked = len(cluster.queries)
     again.poll(2030)
     again.poll(3000)
-    assert len(cluster.queries) == asked + 16  # its past is not asked for again
+    assert len(cluster.queries) == asked + 10  # its past is not asked for again
     assert len(kept(tmp_path)) == 1
 
 
@@ -412,4 +412,4 @@ def test_a_poll_is_at_most_ten_queries_whatever_is_there(cluster, make_service):
     service.poll(1030)
     cluster.queries.clear()
     service.poll(1060)
-    assert len(cluster.queries) == 8
+    assert len(cluster.queries) == 5

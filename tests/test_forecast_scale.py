@@ -70,15 +70,18 @@ class Fleet:
         by_job = [{"training_job": job} for job in names]
         self.answers = {
             "max by (__name__, training_job": rows,
-            "sum by (training_job) (last_over_time(carbon_job_energy": list(zip(by_job, joules, strict=True)),
-            "sum by (training_job, basis)": [
-                ({**labels, "basis": "operational"}, joule / 1e4) for labels, joule in zip(by_job, joules, strict=True)
+            "sum by (__name__, training_job, basis)": [
+                row
+                for labels, joule in zip(by_job, joules, strict=True)
+                for row in (
+                    ({"__name__": metrics.JOB_ENERGY.name, **labels}, joule),
+                    ({"__name__": metrics.JOB_EMISSIONS.name, **labels, "basis": "operational"}, joule / 1e4),
+                    ({"__name__": metrics.JOB_GPUS.name, **labels}, 8),
+                )
             ],
-            "avg by (training_job) (timestamp": [(labels, now - 5) for labels in by_job],
-            "sum by (training_job) (last_over_time(carbon_job_gpus": [(labels, 8) for labels in by_job],
+            "avg by (training_job) (timestamp": [*((labels, now - 5) for labels in by_job), ({}, JOBS)],
             "sum by (training_job, instance)": watts,
             "max by (__name__, instance": places,
-            "avg by (__name__)": [],
         }
         self.bodies = {
             start: body("vector", [{"metric": labels, "value": [0, repr(value)]} for labels, value in found])

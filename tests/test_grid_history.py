@@ -56,12 +56,12 @@ def client(engine):
 def test_a_value_at_a_full_hour_is_the_mean_of_the_hour_before(engine, client):
     zones = zones_of("DE")
     engine.answers[RANGE] = engine_says([(1_800_000_000 - 3600, 300.0), (1_800_000_000, 250.0)])
-    GridHistory(client, zones.values()).read_back(NOW)
+    GridHistory(client, zones.values()).read_back(NOW, 10)
     assert history_of(zones["DE", "average"]) == {499_998: 300.0, 499_999: 250.0}
 
 
 def test_it_asks_for_thirty_days_at_full_hours_and_by_every_label(engine, client):
-    GridHistory(client, zones_of("DE").values()).read_back(NOW)
+    GridHistory(client, zones_of("DE").values()).read_back(NOW, 10)
     queries = [{name: values[0] for name, values in parse_qs(urlsplit(a.url).query).items()} for a in engine.asked]
     expected = (
         "avg(avg_over_time(carbon_intensity_grams_per_kilowatt_hour{"
@@ -82,7 +82,7 @@ def test_what_cannot_be_a_mean_is_left_out(engine, client):
     zones = zones_of("DE")
     full = 1_800_000_000
     engine.answers[RANGE] = engine_says([(full - 7200, -1.0), (full - 3600, 5000.0), (full, 0.0)])
-    GridHistory(client, zones.values()).read_back(NOW)
+    GridHistory(client, zones.values()).read_back(NOW, 10)
     assert history_of(zones["DE", "average"]) == {499_999: 0.0}
 
 
@@ -90,28 +90,28 @@ def test_what_the_provider_says_itself_wins(engine, client):
     zones = zones_of("DE")
     zones["DE", "average"].feeds[0].history = {499_999: 111.0}
     engine.answers[RANGE] = engine_says([(1_800_000_000 - 3600, 300.0), (1_800_000_000, 250.0)])
-    GridHistory(client, zones.values()).read_back(NOW)
+    GridHistory(client, zones.values()).read_back(NOW, 10)
     assert zones["DE", "average"].feeds[0].past() == {499_998: 300.0, 499_999: 111.0}
 
 
 def test_nothing_is_read_back_before_the_provider_has_answered(engine, client):
     zones = zones_of("DE")
     zones["DE", "average"].feeds[0].fetched_seconds = None
-    GridHistory(client, zones.values()).read_back(NOW)
+    GridHistory(client, zones.values()).read_back(NOW, 10)
     assert engine.asked == []
 
 
 def test_each_zone_is_asked_for_once_even_where_the_engine_knows_little(engine, client):
     history = GridHistory(client, zones_of("DE", "FR").values())
     for seconds in range(0, 600, 30):
-        history.read_back(NOW + seconds)
+        history.read_back(NOW + seconds, 10)
     assert len(engine.asked) == 2 * HISTORY_HOURS / SLICE_HOURS
 
 
 def test_a_zone_that_knows_enough_is_not_asked_for(engine, client):
     zones = zones_of("DE")
     zones["DE", "average"].feeds[0].history = dict.fromkeys(range(499_000, 500_000), 100.0)
-    GridHistory(client, zones.values()).read_back(NOW)
+    GridHistory(client, zones.values()).read_back(NOW, 10)
     assert engine.asked == []
 
 
@@ -121,7 +121,7 @@ def test_a_failure_is_tried_again_ever_later_and_then_no_more(engine, client):
     tried = []
     for seconds in range(0, 1800, 30):
         try:
-            history.read_back(NOW + seconds)
+            history.read_back(NOW + seconds, 10)
         except PromQLError:
             tried.append(seconds)
     assert tried == [0, 60, 180, 420, 900]
@@ -129,7 +129,7 @@ def test_a_failure_is_tried_again_ever_later_and_then_no_more(engine, client):
     engine.answers[RANGE] = engine_says([])
     asked = len(engine.asked)
     for seconds in range(1860, 90_000, 3600):
-        history.read_back(NOW + seconds)
+        history.read_back(NOW + seconds, 10)
     assert len(engine.asked) == asked + HISTORY_HOURS / SLICE_HOURS
 
 
@@ -143,9 +143,9 @@ def test_it_goes_on_where_it_failed(engine, client):
 
     engine.answers[RANGE] = answer
     with pytest.raises(PromQLError):
-        history.read_back(NOW)
+        history.read_back(NOW, 10)
     assert sorted(history_of(zones["DE", "average"])) == [499_999 - SLICE_HOURS, 499_999]
-    history.read_back(NOW + 60)
+    history.read_back(NOW + 60, 10)
     expected = {499_999 - SLICE_HOURS * i: -SLICE_HOURS * i % 1000 for i in range(6)}
     assert history_of(zones["DE", "average"]) == expected
     assert len(engine.asked) == 7
@@ -160,8 +160,8 @@ def test_a_failure_of_one_zone_leaves_the_next_for_a_later_poll(engine, client):
 
     engine.answers[RANGE] = answer
     with pytest.raises(PromQLError):
-        history.read_back(NOW)
-    history.read_back(NOW + 30)
+        history.read_back(NOW, 10)
+    history.read_back(NOW + 30, 10)
     assert history_of(zones["FR", "average"]) == {499_999: 50.0}
     assert history_of(zones["DE", "average"]) == {}
 
@@ -204,7 +204,7 @@ def test_on_a_real_prometheus(need, tmp_path):
     with prometheus(tmp_path, {}) as server, requests.Session() as session:
         zones = zones_of("DE")
         client = Client(server.url, session, timeout_seconds=20)
-        GridHistory(client, zones.values()).read_back(float(full + 100))
+        GridHistory(client, zones.values()).read_back(float(full + 100), 10)
         assert not any(client.errors.values())
     history = history_of(zones["DE", "average"])
     known = set(range(first // 3600, full // 3600)) - {gap.start // 3600, gap.start // 3600 + 1}

@@ -190,24 +190,25 @@ def test_each_run_is_found_once_and_only_whole_ones(engine, client):
     assert all(f"[{PAGE_SECONDS}s]" in asked.parameters["query"] for asked in engine.asked)
 
 
-def test_a_run_costs_one_range_query_and_a_name_cannot_break_out_of_it(engine, client):
+def test_a_run_costs_two_queries_and_a_name_cannot_break_out_of_them(engine, client):
     start, name = NOW - 1000, 'x"} or vector(1) or {a="\\\n'
     matrix = {
-        "": [[start + 30 * k, f"{3000.0 * k}"] for k in range(36)],
+        metrics.JOB_ENERGY.name: [[start + 30 * k, f"{3000.0 * k}"] for k in range(36)],
+        metrics.JOB_EMISSIONS.name: [[start + 30 * k, f"{0.25 * k}"] for k in range(36)],
         metrics.EPOCHS_COMPLETED.name: [[start + 30 * k, f"{k * 30 // 200}"] for k in range(36)],
         metrics.EPOCH_END.name: [[start + 30 * k, f"{start + k * 30 // 200 * 200}"] for k in range(36)],
     }
-    rows = [{"metric": {"__name__": key} if key else {}, "values": values} for key, values in matrix.items()]
+    rows = [{"metric": {"__name__": key, "training_job": name}, "values": values} for key, values in matrix.items()]
     engine.answers[RANGE] = Reply({"status": "success", "data": {"resultType": "matrix", "result": rows}})
-    totals = [({"__name__": metrics.JOB_ENERGY.name}, 105_000.0), ({"__name__": metrics.JOB_EMISSIONS.name}, 9.0)]
-    engine.answers[QUERY] = lambda asked: vector(({}, 8.0)) if "gpus" in asked.parameters["query"] else vector(*totals)
+    engine.answers[QUERY] = vector(({}, 8.0))
     run = read_ended(client, Finished(name, start, start, NOW, 5.0, 10.0, 0.0, "g"))
     assert run is not None
-    assert (run.ending, run.epochs_done, run.joules, run.grams, run.gpus) == ("stopped", 5, 105_000, 9, 8)
+    assert (run.ending, run.epochs_done, run.joules, run.grams, run.gpus) == ("stopped", 5, 105_000, 8.75, 8)
     assert (run.epoch_joules, run.epoch_seconds) == (pytest.approx(20_000), pytest.approx(200))
-    assert [asked.path for asked in engine.asked].count(RANGE) == 1
-    assert len(engine.asked) == 3
-    assert all('training_job="x\\"} or vector(1) or {a=\\"\\\\\\n"' in one.parameters["query"] for one in engine.asked)
+    assert [asked.path for asked in engine.asked] == [RANGE, QUERY]
+    asked, gpus = (one.parameters["query"] for one in engine.asked)
+    assert r'''training_job=~"x\"\\} or vector\\(1\\) or \\{a=\"\\\\\n"''' in asked
+    assert r'''training_job="x\"} or vector(1) or {a=\"\\\n"''' in gpus
 
 
 def test_a_failure_in_the_middle_keeps_what_was_found(engine, client, run, database):

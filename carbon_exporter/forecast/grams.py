@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from carbon_exporter.forecast import carbon
 from carbon_exporter.forecast.carbon import Curve, Draw
 from carbon_exporter.forecast.energy import Quantiles
-from carbon_exporter.forecast.readings import MIXED, Readings
+from carbon_exporter.forecast.readings import Readings
+from carbon_exporter.forecast.totals import MIXED
 from carbon_exporter.forecast.track import Track
 from carbon_exporter.grid.grid import Grid
 

@@ -39,25 +39,33 @@ class GridHistory:
         self._zones = tuple(zones)
         self._progress: dict[tuple[str, str, str, str], _Progress] = {}
 
-    def read_back(self, now_seconds: float) -> None:
-        """Give each zone the past that it wants, the newest first.
+    def read_back(self, now_seconds: float, most_queries: int) -> None:
+        """Give each zone of the past that it wants, the newest first, what so many queries tell.
 
         Raises:
             PromQLError: a query failed; what is left is asked for at a later call.
         """
+        for _ in range(most_queries):
+            if not self._read_next(now_seconds):
+                break
+
+    def _read_next(self, now_seconds: float) -> bool:
+        """Ask once, for the first that wants it and is due; whether there was one."""
         for zone in self._zones:
             for provider, basis in zone.wants_history():
-                key = (zone.name, zone.signal, provider, basis)
-                self._continue(zone, provider, basis, self._progress.setdefault(key, _Progress()), now_seconds)
+                progress = self._progress.setdefault((zone.name, zone.signal, provider, basis), _Progress())
+                if progress.hours < HISTORY_HOURS and progress.due_seconds <= now_seconds:
+                    self._continue(zone, provider, basis, progress, now_seconds)
+                    return True
+        return False
 
     def _continue(self, zone: Zone, provider: str, basis: str, progress: _Progress, now_seconds: float) -> None:
-        while progress.hours < HISTORY_HOURS and progress.due_seconds <= now_seconds:
-            wait = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(progress.failures, 10))
-            progress.due_seconds, progress.failures = now_seconds + wait, progress.failures + 1
-            newest = hour_of(now_seconds) - progress.hours
-            zone.take_history(self._hours(_selector(zone, provider, basis), newest), provider, basis)
-            progress.due_seconds, progress.failures = 0.0, 0
-            progress.hours += SLICE_HOURS
+        wait = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(progress.failures, 10))
+        progress.due_seconds, progress.failures = now_seconds + wait, progress.failures + 1
+        newest = hour_of(now_seconds) - progress.hours
+        zone.take_history(self._hours(_selector(zone, provider, basis), newest), provider, basis)
+        progress.due_seconds, progress.failures = 0.0, 0
+        progress.hours += SLICE_HOURS
 
     def _hours(self, selector: str, newest: int) -> dict[int, float]:
         """Hour number -> mean, of the hours before `newest`; of several series (replicas, nodes) the mean of all."""

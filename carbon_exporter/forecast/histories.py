@@ -19,31 +19,29 @@ _LOOKBACK_SECONDS: Final = 300
 
 
 def read_history(client: Client, training_job: str, start_seconds: float, now_seconds: float) -> History:
-    """The past of one run since `start_seconds`, at most 30 days, in two queries of at most 500 steps.
+    """The past of one run since `start_seconds`, at most 30 days, in one query of at most 500 steps.
 
     Raises:
-        PromQLError: a query failed.
+        PromQLError: the query failed.
     """
     return read_histories(client, {training_job: start_seconds}, now_seconds)[training_job]
 
 
 def read_histories(client: Client, starts: Mapping[str, float], now_seconds: float) -> dict[str, History]:
-    """The past of several runs (training job -> its start) that began at about the same time, in two queries.
+    """The past of several runs (training job -> its start) that began at about the same time, in one query.
 
     Raises:
-        PromQLError: a query failed.
+        PromQLError: the query failed.
     """
     start, step = _range(min(starts.values()), now_seconds)
     jobs = f'training_job=~"{metrics.escape_label("|".join(map(escape_regex, starts)))}"'
     counters = f'last_over_time({{__name__=~"{metrics.JOB_ENERGY.name}|{metrics.JOB_EMISSIONS.name}",{jobs}}}[5m])'
-    spent = client.query_range(
-        f"sum by (__name__, training_job, instance, basis) ({counters})", start, now_seconds, step
-    )
-    pushed = client.query_range(
-        f'max by (__name__, training_job) ({{__name__=~"{"|".join(_PUSHED)}",{jobs}}})', start, now_seconds, step
-    )
-    spent_by_job, pushed_by_job = _by_job(spent), _by_job(pushed)
-    return {job: _history(spent_by_job.get(job, []), pushed_by_job.get(job, []), starts[job], step) for job in starts}
+    spent = f"sum by (__name__, training_job, instance, basis) ({counters})"
+    pushed = f'max by (__name__, training_job) ({{__name__=~"{"|".join(_PUSHED)}",{jobs}}})'
+    by_job: dict[str, list[Series]] = {}
+    for series in client.query_range(f"{spent} or {pushed}", start, now_seconds, step):
+        by_job.setdefault(series.labels.get("training_job", ""), []).append(series)
+    return {job: _history(by_job.get(job, []), started, step) for job, started in starts.items()}
 
 
 def escape_regex(name: str) -> str:
@@ -58,37 +56,34 @@ def _range(start_seconds: float, now_seconds: float) -> tuple[float, float]:
     return start, max(1.0, math.ceil((now_seconds - start) / _MOST_STEPS))
 
 
-def _by_job(series: Sequence[Series]) -> dict[str, list[Series]]:
-    by_job: dict[str, list[Series]] = {}
-    for one in series:
-        by_job.setdefault(one.labels.get("training_job", ""), []).append(one)
-    return by_job
+def _history(series: Sequence[Series], start_seconds: float, step_seconds: float) -> History:
+    spent = [one for one in series if one.labels.get("__name__") not in _PUSHED]
+    pushed = {one.labels["__name__"]: dict(one.points) for one in series if one.labels.get("__name__") in _PUSHED}
+    points, totals = _points(spent, start_seconds - _BEFORE_START_SECONDS)
+    return History(_at_scrapes(points), _told(pushed), step_seconds, totals)
 
 
-def _history(spent: Sequence[Series], pushed: Sequence[Series], start_seconds: float, step_seconds: float) -> History:
-    begin = start_seconds - _BEFORE_START_SECONDS
+def _points(series: Sequence[Series], begin_seconds: float) -> tuple[list[Point], Totals]:
     moments: dict[float, dict[str, dict[str, float]]] = {}
-    for series in spent:
-        node, name = series.labels.get("instance", ""), _counter_name(series.labels)
-        for seconds, value in series.points:
-            if seconds >= begin and value >= 0:
+    for one in series:
+        node, name = one.labels.get("instance", ""), _counter_name(one.labels)
+        for seconds, value in one.points:
+            if seconds >= begin_seconds and value >= 0:
                 moments.setdefault(seconds, {}).setdefault(node, {})[name] = value
-    totals = Totals()
-    points = []
+    totals, points = Totals(), []
     for seconds, nodes in sorted(moments.items()):
         totals.take({node: counters for node, counters in nodes.items() if JOULES in counters})
         if totals.joules is not None:
             grams = totals.grams
             points.append(Point(seconds, totals.joules, sum(grams.values()) if grams else None, basis_of(grams)))
-    return History(_at_scrapes(points), _told(pushed), step_seconds, totals)
+    return points, totals
 
 
 def _counter_name(labels: Mapping[str, str]) -> str:
     return JOULES if labels.get("__name__") == metrics.JOB_ENERGY.name else labels.get("basis", "")
 
 
-def _told(pushed: Sequence[Series]) -> list[Told]:
-    values = {series.labels.get("__name__", ""): dict(series.points) for series in pushed}
+def _told(values: Mapping[str, Mapping[float, float]]) -> list[Told]:
     ends, pushes = values.get(metrics.EPOCH_END.name, {}), values.get(metrics.PUSH_TIME, {})
     told: list[Told] = []
     for seen, epochs in sorted(values.get(metrics.EPOCHS_COMPLETED.name, {}).items()):

@@ -16,7 +16,7 @@ from carbon_exporter.forecast.progress import Outcome, Pushed, judge
 from carbon_exporter.forecast.readings import Readings
 from carbon_exporter.forecast.record import EndedRun, Ending
 from carbon_exporter.forecast.summary import ended_run, ending_of
-from carbon_exporter.forecast.totals import Counters, Totals, basis_of
+from carbon_exporter.forecast.totals import JOULES, Counters, Totals, basis_of
 from carbon_exporter.forecast.track import History, Point, Told, Track
 
 _log: Final = logging.getLogger("carbon_exporter.forecast")
@@ -108,21 +108,22 @@ class Job:
         self.seen_seconds = now_seconds
         if self.pushed.epochs_planned is not None:
             self.last_pushed = self.pushed
-        joules, pushed_at = readings.joules.get(self.name), self.pushed.push_seconds
+        joules, pushed_at = readings.joules(self.name), self.pushed.push_seconds
         if joules is not None or (pushed_at is not None and now_seconds - pushed_at <= push_max_age_seconds):
             self.alive_seconds, self.gone_since = now_seconds, None
             if self.ending == "lost":
                 self.ending = self.ended_seconds = None
                 self.recorded = False
         if joules is not None and joules >= 0:
-            self.nodes = readings.nodes.get(self.name, {})
+            told = readings.nodes[self.name]
+            self.nodes = {node: counters for node, counters in told.items() if counters[JOULES] >= 0}
             if self.totals.take(self.nodes):
                 self.say("energy_set_back")
             scraped = readings.scraped_seconds.get(self.name, now_seconds)
             self._add_point(min(scraped, now_seconds))
         self._see_clock(now_seconds, math.inf if last_poll_seconds is None else now_seconds - last_poll_seconds)
         if self.ended_seconds is None:
-            self.gpus.see(readings.gpus.get(self.name), now_seconds)
+            self.gpus.see(readings.gpus.get(self.name), readings.limit_watts.get(self.name), now_seconds)
 
     def wants_history(self) -> bool:
         """Whether it began before this service saw it, so that its past is worth a query."""
@@ -147,7 +148,7 @@ class Job:
 
     def follow(self, readings: Readings, now_seconds: float, knowledge: Knowledge) -> Outcome:
         """Bring the prediction up to date, and say what became of the job in this poll."""
-        outcome = judge(self.pushed, readings.joules.get(self.name), now_seconds, knowledge.push_max_age_seconds)
+        outcome = judge(self.pushed, readings.joules(self.name), now_seconds, knowledge.push_max_age_seconds)
         if self.ended_seconds is not None and self.ending != "lost":
             outcome = "finished"
             self.track.place_marks()
@@ -199,6 +200,8 @@ class Job:
 
     def _add_point(self, seconds: float) -> None:
         joules, grams = self.totals.joules, self.totals.grams
+        if not any(counters.keys() - {JOULES} for counters in self.nodes.values()):
+            grams = {}  # no node tells them any more: they do not stand still, they are not known
         if joules is not None:
             self.track.add_point(Point(seconds, joules, sum(grams.values()) if grams else None, basis_of(grams)))
 

@@ -10,21 +10,27 @@ from carbon_exporter.forecast.promql import Client, PromQLError
 from carbon_exporter.forecast.track import History
 
 _MOST_JOBS: Final = 100
+_MOST_NODES: Final = 200
 _LONGEST_NAMES: Final = 5000
 """Characters in a URL, of which proxies take 8,192."""
 _MOST_TRIES: Final = 5
 
 
-def look_up(client: Client, jobs: Sequence[Job], now_seconds: float) -> None:
-    """Ask for the past of up to 100 of `jobs` that want theirs, in two queries at most; what is left wants it still.
+def look_up(client: Client, jobs: Sequence[Job], now_seconds: float, most_queries: int) -> None:
+    """Ask for the past of those of `jobs` that want theirs, up to 100 in a query; those left want it still.
 
     Raises:
         PromQLError: a query failed; the jobs asked for come last in the next polls, and after five times go on
             without their past.
     """
-    chosen = _of_one_age([job for job in jobs if job.wants_history()], now_seconds)
-    if not chosen:
-        return
+    for _ in range(most_queries):
+        chosen = _of_one_age([job for job in jobs if job.wants_history()], now_seconds)
+        if not chosen:
+            return
+        _ask(client, chosen, now_seconds)
+
+
+def _ask(client: Client, chosen: Sequence[Job], now_seconds: float) -> None:
     try:
         histories = read_histories(client, {job.name: _start(job) for job in chosen}, now_seconds)
     except PromQLError:
@@ -44,11 +50,12 @@ def _of_one_age(jobs: Sequence[Job], now_seconds: float) -> list[Job]:
     """
     ranked = sorted(jobs, key=lambda job: (job.past_asked or 0, _start(job), job.name))[:_MOST_JOBS]
     chosen: list[Job] = []
-    length = 0
+    length = nodes = 0
     for job in ranked:
         length += len(quote(escape_regex(job.name))) + 3
+        nodes += job.totals.nodes
         is_alike = not chosen or _start(chosen[0]) <= _start(job) <= (now_seconds + _start(chosen[0])) / 2
-        if chosen and (not is_alike or length > _LONGEST_NAMES):
+        if chosen and (not is_alike or length > _LONGEST_NAMES or nodes > _MOST_NODES):
             break
         chosen.append(job)
     return chosen

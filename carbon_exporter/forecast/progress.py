@@ -12,7 +12,6 @@ Outcome = Literal[
     "invalid_value",
     "stale_push",
     "no_energy",
-    "energy_went_back",
     "epochs_above_planned",
     "epochs_went_back",
     "unit_mismatch",
@@ -54,6 +53,6 @@ def judge(pushed: Pushed, joules: float | None, now_seconds: float, push_max_age
 
 
 def keep_most_telling(names: Iterable[str], known: Iterable[str], measured: Iterable[str], most: int) -> list[str]:
-    """At most `most` of `names`: those known before and those with energy first, as nobody can push these."""
+    """At most `most` of `names`: those with energy first, which nobody can push, and of them those known before."""
     old, spending = set(known), set(measured)
-    return sorted(names, key=lambda name: (name not in old, name not in spending, name))[:most]
+    return sorted(names, key=lambda name: (name not in spending, name not in old, name))[:most]

@@ -54,7 +54,8 @@ class Client:
         clock: monotonic seconds.
 
     Attributes:
-        errors: how many queries failed, by reason; "not_finite" counts answers from which NaN or infinity was dropped.
+        errors: how many queries failed, by reason; "not_finite" counts answers that held NaN or infinity.
+        asked: how many queries were sent.
     """
 
     def __init__(
@@ -68,20 +69,22 @@ class Client:
     ) -> None:
         self.url = url
         self.errors: dict[Reason, int] = dict.fromkeys(REASONS, 0)
+        self.asked = 0
         self._session = session
         self._timeout_seconds = timeout_seconds
-        self._largest_answer_bytes = largest_answer_bytes
+        self.largest_answer_bytes = largest_answer_bytes
         self._clock = clock
 
-    def query(self, expression: str, at_seconds: float) -> list[Sample]:
-        """The instant vector `expression` at a Unix time; values that are not finite are left out.
+    def query(self, expression: str, at_seconds: float, *, finite: bool = True) -> list[Sample]:
+        """The instant vector `expression` at a Unix time; values that are not finite are left out if `finite`.
 
         Raises:
             PromQLError: there is no answer, or not a whole and sound one.
         """
         rows = self._ask("query", {"query": expression, "time": f"{at_seconds:.3f}"}, "vector")
         series = [self._series(row, [row["value"]]) for row in self._checked(rows, "value")]
-        return [Sample(one.labels, one.points[0][1]) for one in self._finite(series)]
+        kept = self._finite(series)
+        return [Sample(one.labels, one.points[0][1]) for one in (kept if finite else series)]
 
     def query_range(
         self, expression: str, start_seconds: float, end_seconds: float, step_seconds: float
@@ -97,6 +100,7 @@ class Client:
 
     def _ask(self, endpoint: str, parameters: dict[str, str], kind: str) -> Any:
         url = f"{self.url}/api/v1/{endpoint}"
+        self.asked += 1
         try:
             status, body = self._get(url, parameters)
         except ConfigurationError as error:
@@ -135,8 +139,8 @@ class Client:
         ) as response:
             for chunk in response.iter_content(_CHUNK_BYTES):
                 body += chunk
-                if len(body) > self._largest_answer_bytes:
-                    limit = f"more than largest_answer_bytes = {self._largest_answer_bytes}"
+                if len(body) > self.largest_answer_bytes:
+                    limit = f"more than largest_answer_bytes = {self.largest_answer_bytes}"
                     raise self._error(
                         "malformed", f"{url}: {limit}: raise it, or find out which job has that many series"
                     )

@@ -1,93 +1,109 @@
 """The queries of one poll, on the names that exporters and jobs publish, so that no recording rule need be loaded."""
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from carbon_exporter import metrics
+from carbon_exporter.forecast import pushes
 from carbon_exporter.forecast.carbon import power_by_zone
 from carbon_exporter.forecast.progress import Pushed
 from carbon_exporter.forecast.promql import Client, Sample
+from carbon_exporter.forecast.totals import JOULES, Counters
 
 _LOOKBACK: Final = "5m"
 """Longer than a gap between scrapes or a restart of an exporter, within which a counter keeps its last value."""
-_PUSHED: Final = {
-    metrics.EPOCHS_COMPLETED.name: "epochs_completed",
-    metrics.EPOCHS_PLANNED.name: "epochs_planned",
-    metrics.EPOCHS_RESUMED.name: "epochs_resumed",
-    metrics.EPOCH_END.name: "epoch_end_seconds",
-    metrics.TRAINING_START.name: "start_seconds",
-    metrics.TRAINING_FINISHED.name: "finished_seconds",
-    metrics.EMISSIONS_BUDGET.name: "budget_grams",
-    metrics.PUSH_TIME: "push_seconds",
-}
-MIXED: Final = "mixed"
-"""The basis of a sum of grams of several bases, as alerts/recording.yaml has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What the engine knows at one moment, by training job."""
+    """What the engine knows at one moment, by training job.
+
+    Attributes:
+        nodes: the job's counters on each of its nodes.
+        scraped_seconds: when its joules were scraped; of a job on several nodes the mean.
+        gpus: that it holds.
+        limit_watts: power limit of each of its GPUs, on average; of those nodes that tell.
+        zones: share of its power in each grid zone, times the PUE there; "" is a zone that is not known.
+        names_left_out: pushed names without energy that are not in `pushed`: too many, or too long.
+    """
 
     pushed: Mapping[str, Pushed] = field(default_factory=dict)
-    joules: Mapping[str, float] = field(default_factory=dict)
-    grams: Mapping[str, float] = field(default_factory=dict)
-    emissions_basis: Mapping[str, str] = field(default_factory=dict)
-    """What the intensity behind the grams counted; "mixed" where grams of several bases are added."""
+    nodes: Mapping[str, Mapping[str, Counters]] = field(default_factory=dict)
     scraped_seconds: Mapping[str, float] = field(default_factory=dict)
-    """When the joules were scraped; of a job on several nodes the mean."""
     gpus: Mapping[str, float] = field(default_factory=dict)
+    limit_watts: Mapping[str, float] = field(default_factory=dict)
     zones: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Share of the job's power in each grid zone, times the PUE there; "" is a zone that is not known."""
     grams_per_kilowatt_hour: float | None = None
     pue_ratio: float | None = None
+    names_left_out: int = 0
+
+    def joules(self, training_job: str) -> float | None:
+        """On the nodes of this moment; None where no node tells."""
+        nodes = self.nodes.get(training_job)
+        return sum(counters[JOULES] for counters in nodes.values()) if nodes else None
 
 
 def read(client: Client, now_seconds: float) -> Readings:
-    """Everything of one poll, in eight queries.
+    """Everything of one poll, in five queries; in eight where too many names are pushed to be answered in one.
 
     Raises:
         PromQLError: one of them failed; there are no half readings.
     """
-    energy, emissions = metrics.JOB_ENERGY.name, metrics.JOB_EMISSIONS.name
-    names = "|".join([*_PUSHED, metrics.TRAINING_INFO.name])
-    # carbon_pue_ratio has no label signal, which is the same as an empty one.
-    grid_names = f"{metrics.INTENSITY.name}|{metrics.PUE.name}"
-    grid = client.query(f'avg by (__name__) ({{__name__=~"{grid_names}",signal=~"(average)?"}})', now_seconds)
-    by_name = {sample.labels.get("__name__", ""): sample.value for sample in grid}
-    pushed = f'max by (__name__, training_job, group) ({{__name__=~"{names}",training_job!=""}})'
-    # A node whose last scrape failed still counts: its GPUs have not gone.
-    gpus = f"sum by (training_job) (last_over_time({metrics.JOB_GPUS.name}[{_LOOKBACK}]))"
-    grams = _by_basis(client.query(_sum(emissions, by="training_job, basis"), now_seconds))
+    energy, gpus, limit = metrics.JOB_ENERGY.name, metrics.JOB_GPUS.name, metrics.JOB_GPU_POWER_LIMIT.name
+    names = f"{energy}|{metrics.JOB_EMISSIONS.name}|{gpus}|{limit}"
+    # A node whose last scrape failed still counts: what it measured has not gone.
+    last = f'last_over_time({{__name__=~"{names}",training_job!=""}}[{_LOOKBACK}])'
+    told = _by_name(client.query(f"sum by (__name__, training_job, instance, basis) ({last})", now_seconds))
+    scraped = client.query(
+        f'avg by (training_job) (timestamp({energy}{{training_job!=""}})) or {pushes.COUNT}', now_seconds
+    )
+    pushing = sum(sample.value for sample in scraped if not sample.labels)
+    pushed, left_out = pushes.read(client, now_seconds, int(pushing))
+    places = _read_places(client, now_seconds)
+    held, limits = _by_node(told.get(gpus, [])), _by_node(told.get(limit, []))
     return Readings(
-        pushed=_pushed(client.query(pushed, now_seconds)),
-        joules=_by_job(client.query(_sum(energy), now_seconds)),
-        grams={job: sum(parts.values()) for job, parts in grams.items()},
-        emissions_basis={job: _basis_of(parts) for job, parts in grams.items()},
-        scraped_seconds=_by_job(client.query(f"avg by (training_job) (timestamp({energy}))", now_seconds)),
-        gpus=_by_job(client.query(gpus, now_seconds)),
-        zones=_read_zones(client, now_seconds),
-        grams_per_kilowatt_hour=by_name.get(metrics.INTENSITY.name),
-        pue_ratio=by_name.get(metrics.PUE.name),
+        pushed=pushed,
+        nodes=_counters(told.get(energy, []), told.get(metrics.JOB_EMISSIONS.name, [])),
+        scraped_seconds=_by_job(scraped),
+        gpus={job: sum(nodes.values()) for job, nodes in held.items()},
+        limit_watts={job: watts for job in limits if (watts := _per_gpu(limits[job], held.get(job, {}))) is not None},
+        zones=power_by_zone(_read_watts(client, now_seconds), places.zones, places.pue),
+        grams_per_kilowatt_hour=places.grams_per_kilowatt_hour,
+        pue_ratio=statistics.fmean(places.pue.values()) if places.pue else None,
+        names_left_out=left_out,
     )
 
 
-def _read_zones(client: Client, now_seconds: float) -> dict[str, dict[str, float]]:
-    """Where each job's power is drawn: its nodes' scrapes say their zone and PUE under the same label instance."""
+class _Places(NamedTuple):
+    """Node -> its zone and its PUE; the mean intensity of all zones."""
+
+    zones: Mapping[str, str]
+    pue: Mapping[str, float]
+    grams_per_kilowatt_hour: float | None
+
+
+def _read_places(client: Client, now_seconds: float) -> _Places:
+    """What the nodes say of where they stand, under the same label `instance` as their joules."""
+    zone, pue = metrics.NODE_GRID_ZONE.name, metrics.PUE.name
+    nodes = f'max by (__name__, instance, grid_zone) ({{__name__=~"{zone}|{pue}"}})'
+    grid = f'avg by (__name__) ({{__name__="{metrics.INTENSITY.name}",signal=~"(average)?"}})'
+    said = _by_name(client.query(f"{nodes} or {grid}", now_seconds))
+    return _Places(
+        {one.labels.get("instance", ""): one.labels.get("grid_zone", "") for one in said.get(zone, [])},
+        {one.labels.get("instance", ""): one.value for one in said.get(pue, [])},
+        next((one.value for one in said.get(metrics.INTENSITY.name, [])), None),
+    )
+
+
+def _read_watts(client: Client, now_seconds: float) -> dict[str, dict[str, float]]:
+    """Training job -> node -> power of late."""
     rate = f'rate({metrics.JOB_ENERGY.name}{{training_job!=""}}[{_LOOKBACK}])'
     watts: dict[str, dict[str, float]] = {}
     for sample in client.query(f"sum by (training_job, instance) ({rate})", now_seconds):
         watts.setdefault(sample.labels.get("training_job", ""), {})[sample.labels.get("instance", "")] = sample.value
-    names = f"{metrics.NODE_GRID_ZONE.name}|{metrics.PUE.name}"
-    zones: dict[str, str] = {}
-    pue: dict[str, float] = {}
-    for sample in client.query(f'max by (__name__, instance, grid_zone) ({{__name__=~"{names}"}})', now_seconds):
-        node = sample.labels.get("instance", "")
-        if sample.labels.get("__name__") == metrics.PUE.name:
-            pue[node] = sample.value
-        else:
-            zones[node] = sample.labels.get("grid_zone", "")
-    return power_by_zone(watts, zones, pue)
+    return watts
 
 
 def read_pushed(client: Client, at_seconds: float, lookback_seconds: int) -> dict[str, Pushed]:
@@ -96,41 +112,46 @@ def read_pushed(client: Client, at_seconds: float, lookback_seconds: int) -> dic
     Raises:
         PromQLError: the query failed.
     """
-    names = "|".join([*_PUSHED, metrics.TRAINING_INFO.name])
+    names = "|".join(pushes.NAMES)
     last = f'last_over_time({{__name__=~"{names}",training_job!=""}}[{lookback_seconds}s])'
-    return _pushed(client.query(f"max by (__name__, training_job, group) ({last})", at_seconds))
-
-
-def _sum(name: str, matcher: str = 'training_job!=""', by: str = "training_job") -> str:
-    return f"sum by ({by}) (last_over_time({name}{{{matcher}}}[{_LOOKBACK}]))"
+    return pushes.by_job(client.query(f"max by (__name__, training_job, group) ({last})", at_seconds))
 
 
 def _by_job(samples: list[Sample]) -> dict[str, float]:
     return {job: sample.value for sample in samples if (job := sample.labels.get("training_job", ""))}
 
 
-def _by_basis(samples: list[Sample]) -> dict[str, dict[str, float]]:
-    """Grams by training job and basis."""
-    grams: dict[str, dict[str, float]] = {}
+def _by_name(samples: list[Sample]) -> dict[str, list[Sample]]:
+    named: dict[str, list[Sample]] = {}
     for sample in samples:
-        if job := sample.labels.get("training_job", ""):
-            grams.setdefault(job, {})[sample.labels.get("basis", "")] = sample.value
-    return grams
+        named.setdefault(sample.labels.get("__name__", ""), []).append(sample)
+    return named
 
 
-def _basis_of(grams: Mapping[str, float]) -> str:
-    """The one basis of which there are grams; any where there are none yet."""
-    counted = [basis for basis, amount in grams.items() if amount > 0]
-    return MIXED if len(counted) > 1 else next(iter(counted or grams))
-
-
-def _pushed(samples: list[Sample]) -> dict[str, Pushed]:
-    fields: dict[str, dict[str, float]] = {}
-    groups: dict[str, str] = {}
+def _by_node(samples: list[Sample]) -> dict[str, dict[str, float]]:
+    """Training job -> node -> value."""
+    values: dict[str, dict[str, float]] = {}
     for sample in samples:
-        job, name = sample.labels.get("training_job", ""), sample.labels.get("__name__", "")
-        if name in _PUSHED:
-            fields.setdefault(job, {})[_PUSHED[name]] = sample.value
-        elif name == metrics.TRAINING_INFO.name:
-            groups[job] = sample.labels.get("group", "")
-    return {job: Pushed(group=groups.get(job, ""), **values) for job, values in fields.items()}
+        job, node = sample.labels.get("training_job", ""), sample.labels.get("instance", "")
+        if job:
+            values.setdefault(job, {})[node] = sample.value
+    return values
+
+
+def _counters(energy: list[Sample], emissions: list[Sample]) -> dict[str, dict[str, dict[str, float]]]:
+    """Training job -> node -> its counters; only of nodes that tell joules."""
+    counters: dict[str, dict[str, dict[str, float]]] = {}
+    for job, nodes in _by_node(energy).items():
+        counters[job] = {node: {JOULES: joules} for node, joules in nodes.items()}
+    for sample in emissions:
+        of_job = counters.get(sample.labels.get("training_job", ""), {})
+        if sample.labels.get("instance", "") in of_job:
+            of_job[sample.labels.get("instance", "")][sample.labels.get("basis", "")] = sample.value
+    return counters
+
+
+def _per_gpu(limits: Mapping[str, float], gpus: Mapping[str, float]) -> float | None:
+    """Watts of one GPU, on the nodes that tell both."""
+    telling = [node for node in limits if gpus.get(node, 0.0) > 0]
+    held = sum(gpus[node] for node in telling)
+    return sum(limits[node] for node in telling) / held if held > 0 else None

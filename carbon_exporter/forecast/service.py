@@ -27,6 +27,10 @@ from carbon_exporter.grid.grid import Grid
 
 _log: Final = logging.getLogger("carbon_exporter.forecast")
 _FORGOTTEN_AFTER_SECONDS: Final = 3600.0
+_MOST_LOOK_UPS: Final = 3
+"""In a poll: each brings some megabytes."""
+_MOST_QUERIES: Final = 10
+"""Of one poll."""
 
 
 def build(settings: Settings, environment: Mapping[str, str] = os.environ, grid: Grid | None = None) -> "Service":
@@ -71,6 +75,7 @@ class Service:
         self._accuracy: tuple[Accuracy, ...] = ()
         self._outcomes: Counter[Outcome] = Counter()
         self._last_poll_seconds: float | None = None
+        self._asked_before = 0
         self._failing = ""
         self._too_many = False
         self._renderer = metrics.Renderer()
@@ -123,6 +128,7 @@ class Service:
 
     def poll(self, now_seconds: float) -> list[metrics.Family]:
         """Ask, follow every job, and finish the page. Raises nothing for an engine that fails."""
+        self._asked_before = self._client.asked
         try:
             readings = read(self._client, now_seconds)
         except PromQLError as error:
@@ -147,7 +153,12 @@ class Service:
         for name in seen:
             self._current_run(name, readings).observe(readings, now_seconds, longest, self._last_poll_seconds)
         try:
-            look_up(self._client, [self._jobs[name] for name in seen], now_seconds)
+            look_up(
+                self._client,
+                [self._jobs[name] for name in seen],
+                now_seconds,
+                min(_MOST_LOOK_UPS, self._queries_left()),
+            )
         except PromQLError as error:
             self._note_failure(error)
         self._curves = Curves(self._grid, now_seconds, self._curves)
@@ -157,18 +168,26 @@ class Service:
         self._close_ended(set(seen), now_seconds)
 
     def _choose(self, readings: Readings) -> list[str]:
-        names = {*readings.pushed, *readings.joules}
+        names, left_out = {*readings.pushed, *readings.nodes}, readings.names_left_out
+        ended = {name for name, job in self._jobs.items() if job.ending in ("finished", "stopped") and job.track.points}
+        if left_out:
+            # The engine was asked for the newest pushes only: what has ended stays what it was.
+            left_out = max(0, left_out - len(ended - names))
+            names |= ended
         most = self._settings.most_jobs
-        chosen = keep_most_telling(names, self._jobs, readings.joules, most)
+        chosen = keep_most_telling(names, self._jobs, {*readings.nodes, *ended}, most)
+        too_many = len(names) + left_out - len(chosen)
         self._outcomes = Counter(dict.fromkeys(get_args(Outcome), 0))
-        self._outcomes["too_many_jobs"] = len(names) - len(chosen)
-        if len(names) > most and not self._too_many:
+        self._outcomes["too_many_jobs"] = too_many
+        if too_many and not self._too_many:
             _log.warning(
-                "%d training jobs, most_jobs is %d: the rest gets no forecast; raise it, or find who pushes so many",
-                len(names),
+                "%d training jobs, most_jobs is %d: %d get no forecast, those without energy first; raise it, or find "
+                "who pushes so many or so long names",
+                len(names) + left_out,
                 most,
+                too_many,
             )
-        self._too_many = len(names) > most
+        self._too_many = too_many > 0
         return chosen
 
     def _current_run(self, name: str, readings: Readings) -> Job:
@@ -186,9 +205,12 @@ class Service:
             job.track.start_seconds = pushed.start_seconds
         return job
 
+    def _queries_left(self) -> int:
+        return _MOST_QUERIES - (self._client.asked - self._asked_before)
+
     def _read_grid_history(self, now_seconds: float) -> None:
         try:
-            self._grid_history.read_back(now_seconds)
+            self._grid_history.read_back(now_seconds, self._queries_left())
         except PromQLError as error:
             self._note_failure(error)
 

@@ -355,6 +355,25 @@ def test_what_makes_a_forecast_impossible_is_told_once(cluster, make_service, ca
     assert len([line for line in told if line.startswith(f"training job 'bert': {outcome}: ")]) == 1
 
 
+def test_a_job_beyond_its_plan_stays_visible_with_its_energy_and_the_reason(cluster, make_service):
+    service = make_service()
+    run_epochs(cluster, service, 4, planned=4.0)
+    cluster.step(1300, joules=30_000.0, epochs=5.0, end=1300.0, planned=4.0)
+    service.poll(1300)
+    (seen,) = service.views()
+    assert (seen.outcome, seen.epochs_completed, seen.epochs_planned) == ("epochs_above_planned", 5.0, 4.0)
+    assert (seen.joules, seen.grams, seen.forecast) == (30_000.0, 30.0, None)
+    assert seen.warnings[0].startswith("epochs_above_planned: it has done more epochs than it planned")
+
+
+def test_epochs_that_are_no_number_are_told_as_unknown_and_invalid(cluster, make_service):
+    service = make_service()
+    cluster.step(1030, joules=3000.0, epochs=float("inf"), end=1000.0, planned=float("nan"))
+    service.poll(1030)
+    (seen,) = service.views()
+    assert (seen.outcome, seen.epochs_completed, seen.epochs_planned) == ("invalid_value", None, None)
+
+
 def test_jobs_that_push_nothing_or_use_nothing_are_quiet(cluster, make_service, caplog):
     cluster.step(1030, "dark", joules=0.0, epochs=1.0, end=1020.0)
     del cluster.joules["dark"]

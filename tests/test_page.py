@@ -162,6 +162,36 @@ class TestInChromium:
         assert "grams are not known" in without[3]
         assert row_of(browser, "ended")[5].strip() == "Measured: it has ended"
 
+    @pytest.mark.parametrize("width", [360, 1280])
+    def test_absurd_values_are_short_or_a_dash_and_their_reason_is_told(self, browser, url, forecasts, width):
+        """And a job that has done an epoch more than it planned keeps its energy."""
+        reason = ("invalid_value: push epochs from 0 and a plan above 0.",)
+        none = {"forecast": None, "forecast_grams": None, "warnings": reason}
+        pushed = {
+            "huge": {"epochs_completed": 53.0, "epochs_planned": 1e300, "outcome": "invalid_value"},
+            "zero": {"epochs_completed": 53.0, "epochs_planned": 0.0, "outcome": "invalid_value"},
+            "no-number": {"epochs_completed": None, "epochs_planned": 10.0, "outcome": "invalid_value"},
+            "above": {"epochs_completed": 11.0, "epochs_planned": 10.0, "outcome": "epochs_above_planned"},
+            "stale": {"epochs_completed": 1e300, "epochs_planned": 0.0, "outcome": "stale_push"},
+            "budget": {"budget_grams": 1e300, "outcome": "planned_missing", "epochs_planned": None},
+            "tiny": {"budget_grams": 1e-300, "grams": 1e300, "joules": 1e300, "outcome": "no_epochs"},
+            ("n<b>\u202e" + "x" * 296): {"group": "y" * 300, "ended_seconds": -1e300, "outcome": "finished"},
+        }
+        forecasts.held = tuple(
+            dataclasses.replace(view(name), **{**none, **changes}) for name, changes in pushed.items()
+        )
+        browser.open(f"{url}/jobs", width=width)
+        browser.wait(DRAWN)
+        assert browser.evaluate(FITS)
+        assert browser.complaints == []
+        shown = {name: [cell.strip() for cell in row_of(browser, name)] for name in pushed}
+        expected = {"huge": "53 of –", "zero": "53 of –", "no-number": "– of 10", "above": "11 of 10", "stale": "–"}
+        assert {name: shown[name][1] for name in expected} == expected
+        assert all(reason[0] in cells[0] for cells in shown.values())
+        assert shown["above"][2].split("\n") == ["320 g", "889 Wh"]
+        assert all(len(cell) < 60 for cells in shown.values() for cell in cells[1:5])
+        assert "budget 1e+291 kt" in shown["budget"][3]
+
     def test_names_are_text_whatever_they_hold(self, browser, url):
         browser.open(f"{url}/jobs")
         browser.wait(DRAWN)

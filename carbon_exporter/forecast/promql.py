@@ -3,13 +3,13 @@
 https://prometheus.io/docs/prometheus/latest/querying/api/
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+import orjson
 import requests
 
 from carbon_exporter.model import ConfigurationError
@@ -112,8 +112,8 @@ class Client:
             cure = "is the engine running, and is prometheus_url right?"
             raise self._error("unreachable", f"{url}: {type(error).__name__}: {cure}") from None
         try:
-            answer = json.loads(body)
-        except (ValueError, RecursionError):
+            answer = orjson.loads(body)
+        except ValueError:
             answer = None
         if status != 200 or (isinstance(answer, dict) and answer.get("status") == "error"):
             said = answer.get("error", "") if isinstance(answer, dict) else ""

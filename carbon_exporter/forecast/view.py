@@ -23,6 +23,7 @@ class JobView:
 
     Attributes:
         outcome: whether there is a forecast, or why not.
+        epochs_completed, epochs_planned: as pushed; None, too, for less than 0 and for what is no number.
         joules, grams: so far.
         emissions_basis: what the grams count; "mixed" where they are of several bases, "" without grams.
         budget_grams: that the job pushed.
@@ -64,8 +65,8 @@ def view_of(job: Job) -> JobView:
         training_job=job.name,
         group=pushed.group,
         outcome=job.outcome,
-        epochs_completed=pushed.epochs_completed,
-        epochs_planned=pushed.epochs_planned,
+        epochs_completed=_count(pushed.epochs_completed),
+        epochs_planned=_count(pushed.epochs_planned),
         started_seconds=job.track.start_seconds,
         ended_seconds=job.ended_seconds,
         joules=None if newest is None else newest.joules,
@@ -80,6 +81,11 @@ def view_of(job: Job) -> JobView:
         made_seconds=None if prediction is None else prediction.made_seconds,
         warnings=tuple(_warnings(job)),
     )
+
+
+def _count(epochs: float | None) -> float | None:
+    """None for what is no count; its outcome says why."""
+    return None if epochs is None or epochs < 0 else epochs
 
 
 def _warnings(job: Job) -> Iterator[str]:

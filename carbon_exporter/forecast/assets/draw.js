@@ -26,7 +26,14 @@ export async function get(path, signal) {
   return { ...told, nowSeconds: Date.parse(response.headers.get("Date")) / 1000 || Date.now() / 1000 };
 }
 
+// What no job can mean is still told, as short as it is absurd: "1e+300".
+const MOST_PLAIN = 1e12;
+const LEAST_PLAIN = 1e-6;
+const short = (value) => Number(value.toPrecision(3)).toExponential();
+const plain = (value) => value === 0 || (Math.abs(value) < MOST_PLAIN && Math.abs(value) >= LEAST_PLAIN);
+
 export function number(value) {
+  if (!plain(value)) return short(value);
   return Number(value.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 15 });
 }
 
@@ -38,7 +45,8 @@ function scaled(values, units) {
   const digits = Math.floor(Math.log10(Number((largest / size).toPrecision(3)) || 1));
   const decimals = Math.min(Math.max(2 - digits, 0), 6);
   const format = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
-  return [values.map((value) => (value / size).toLocaleString("en", format)), unit];
+  const told = (value) => (plain(largest / size) ? value.toLocaleString("en", format) : short(value));
+  return [values.map((value) => told(value / size)), unit];
 }
 
 const MASS = [[1e-3, "mg"], [1, "g"], [1e3, "kg"], [1e6, "t"], [1e9, "kt"]];

@@ -108,10 +108,15 @@ function name(job, nowSeconds) {
   return head;
 }
 
-function epochs({ epochs_completed: done, epochs_planned: planned }) {
+// A number of epochs that cannot be is a dash; the job's name has the reason below it.
+const MOST_EPOCHS = 1e9;
+const count = (value) => (value === null || value < 0 || value > MOST_EPOCHS ? "–" : number(value));
+
+function epochs({ epochs_completed: done, epochs_planned: planned, outcome }) {
+  if (outcome === "invalid_value") return [`${count(done)} of ${planned === 0 ? "–" : count(planned)}`];
   if (done === null) return unknown();
-  if (planned === null) return [number(done)];
-  return [`${number(done)} of ${number(planned)}`, bar([["spent", 0, done]], [], planned)];
+  if (planned === null || count(planned) === "–" || planned === 0) return [count(done)];
+  return [`${count(done)} of ${count(planned)}`, bar([["spent", 0, done]], [], planned)];
 }
 
 function soFar({ grams, joules, emissions_basis: basis }) {

@@ -13,6 +13,11 @@ NODES = 2000
 PLANNED, EPOCH_SECONDS, WATTS, GPUS = 200, 60, 400.0, 8
 
 
+def nodes_of(number):
+    """The two nodes of a job."""
+    return [f"node-{(2 * number + part) % NODES}:9400" for part in (0, 1)]
+
+
 class Fleet:
     """Jobs on two nodes each, of 2,000 in two zones, all started at once: epochs of 60 s at 400 W and some.
 
@@ -33,15 +38,15 @@ class Fleet:
             start: body("vector", [{"metric": labels, "value": [0, repr(value)]} for labels, value in rows])
             for start, rows in {
                 "max by (__name__, training_job": [*self._pushed(now)],
-                "sum by (__name__, training_job, basis)": [*self._counted(now)],
+                "sum by (__name__, training_job, instance, basis)": [*self._counted(now)],
                 "avg by (training_job) (timestamp": [
                     *(({"training_job": job}, now - 5) for job in self.names),
                     ({}, len(self.names)),
                 ],
                 "sum by (training_job, instance)": [
-                    ({"training_job": job, "instance": f"node-{(2 * number + part) % NODES}:9400"}, WATTS / 2)
+                    ({"training_job": job, "instance": node}, WATTS / 2)
                     for number, job in enumerate(self.names)
-                    for part in (0, 1)
+                    for node in nodes_of(number)
                 ],
                 "max by (__name__, instance": [*self._places()],
             }.items()
@@ -84,11 +89,13 @@ class Fleet:
 
     def _counted(self, now):
         for number, job in enumerate(self.names):
-            joules = self._joules(number, now - 5)
-            yield {"__name__": metrics.JOB_ENERGY.name, "training_job": job}, joules
-            grams = {"__name__": metrics.JOB_EMISSIONS.name, "training_job": job, "basis": "operational"}
-            yield grams, joules / 1e4
-            yield {"__name__": metrics.JOB_GPUS.name, "training_job": job}, GPUS
+            joules = self._joules(number, now - 5) / 2
+            for node in nodes_of(number):
+                labels = {"training_job": job, "instance": node}
+                yield {"__name__": metrics.JOB_ENERGY.name, **labels}, joules
+                yield {"__name__": metrics.JOB_EMISSIONS.name, **labels, "basis": "operational"}, joules / 1e4
+                yield {"__name__": metrics.JOB_GPUS.name, **labels}, GPUS / 2
+                yield {"__name__": metrics.JOB_GPU_POWER_LIMIT.name, **labels}, 700.0 * GPUS / 2
 
     def _places(self):
         for node in range(NODES):
@@ -97,19 +104,23 @@ class Fleet:
             yield {"__name__": metrics.NODE_GRID_ZONE.name, **instance, "grid_zone": ("DE", "FR")[node % 2]}, 1
 
     def _past(self, query, start, end, step):
-        """The series of the jobs that a range query names; those pushed with the metric's name."""
+        """The series of the jobs that a range query names."""
         times = [start + number * step for number in range(int((end - start) / step) + 1)]
         times = [now for now in times if now >= self.started]
         for number in map(int, re.findall(r"training-job-(\d{5})", query)):
-            values = {"": lambda now, number=number: self._joules(number, now - 5)}
-            if "__name__" in query:
-                values = {
-                    metrics.EPOCHS_COMPLETED.name: self._done,
-                    metrics.EPOCH_END.name: lambda now: self.started + EPOCH_SECONDS * self._done(now),
-                }
-            for name, value in values.items():
-                labels = {"training_job": self.names[number], **({"__name__": name} if name else {})}
-                yield {"metric": labels, "values": [[now, repr(value(now))] for now in times]}
+            job = {"training_job": self.names[number]}
+            series = [
+                ({"__name__": metrics.EPOCHS_COMPLETED.name}, self._done),
+                ({"__name__": metrics.EPOCH_END.name}, lambda now: self.started + EPOCH_SECONDS * self._done(now)),
+                ({"__name__": metrics.PUSH_TIME}, lambda now: now),
+            ]
+            for node in nodes_of(number):
+                energy = {"__name__": metrics.JOB_ENERGY.name, "instance": node}
+                series.append((energy, lambda now, number=number: self._joules(number, now - 5) / 2))
+                grams = {"__name__": metrics.JOB_EMISSIONS.name, "instance": node, "basis": "operational"}
+                series.append((grams, lambda now, number=number: self._joules(number, now - 5) / 2e4))
+            for labels, value in series:
+                yield {"metric": {**job, **labels}, "values": [[now, repr(value(now))] for now in times]}
 
 
 def body(kind, result):

@@ -295,6 +295,52 @@ def test_other_gpus_begin_a_new_level(cluster, make_service):
     assert values_of(families, metrics.FORECAST_EPOCH_ENERGY) == {("a",): pytest.approx(18_000, rel=0.05)}
 
 
+def test_another_power_limit_begins_a_new_level(cluster, make_service):
+    service = make_service()
+    cluster.gpus["a"], cluster.limits["a"] = 8.0, 8 * 700.0
+    run(cluster, service, "a", 1000, upto=5)
+    joules = cluster.joules["a"]
+    cluster.limits["a"] = 8 * 400.0
+    for now in range(1360, 1541, 30):
+        done = (now - 1000) // 60
+        cluster.step(now, "a", joules=joules + 60.0 * (now - 1330), epochs=done, end=1000.0 + 60 * done)
+        families = service.poll(now)
+    # From epoch 6 on an epoch takes 3.6 kJ, not 6.
+    assert values_of(families, metrics.FORECAST_EPOCH_ENERGY) == {("a",): pytest.approx(3600, rel=0.05)}
+
+
+@pytest.mark.parametrize("moves", [True, False], ids=["to another node", "under another address of the same node"])
+def test_a_job_that_moves_keeps_its_forecast(cluster, make_service, caplog, moves):
+    """100 W all the time; after 330 s another node tells, at first beside the old one, whose value stands still."""
+    service = make_service()
+    run(cluster, service, "a", 1000, upto=5)
+    for now in range(1360, 1541, 30):
+        step(cluster, "a", now, 1000)
+        spent = cluster.joules.pop("a")
+        cluster.elsewhere["a", "n2"] = spent - 33_000.0 if moves else spent
+        if now < 1420:
+            cluster.joules["a"] = 33_000.0
+        families = service.poll(now)
+        (low, median, high) = values_of(families, metrics.FORECAST_ENERGY).values()
+        assert low <= 60_000 <= high
+        assert median == pytest.approx(60_000, rel=0.01)
+    assert [line for line in caplog.messages if "'a'" in line] == []
+
+
+def test_a_node_whose_joules_fall_is_counted_on_and_said(cluster, make_service, tmp_path, caplog):
+    service = make_service()
+    run(cluster, service, "a", 1000, upto=5)
+    for now in range(1360, 1541, 30):
+        step(cluster, "a", now, 1000)
+        cluster.joules["a"] -= 30_000.0
+        families = service.poll(now)
+    # What it used between the last two scrapes before it fell is lost: 3 kJ.
+    (low, median, high) = values_of(families, metrics.FORECAST_ENERGY).values()
+    assert low <= 57_000 <= high
+    assert median == pytest.approx(57_000, rel=0.02)
+    assert len([line for line in caplog.messages if "energy_set_back" in line]) == 1
+
+
 def grid_of(grams):
     """A grid whose provider has told the last 40 days of DE, and the next 96 hours, by hour from T0."""
     past, future = ([grams(hour) for hour in hours] for hours in (range(-40 * 24, 0), range(96)))

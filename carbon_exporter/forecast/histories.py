@@ -6,7 +6,7 @@ from typing import Final
 
 from carbon_exporter import metrics
 from carbon_exporter.forecast.promql import Client, Series
-from carbon_exporter.forecast.totals import JOULES, Totals, basis_of
+from carbon_exporter.forecast.totals import JOULES, Counters, Totals, basis_of
 from carbon_exporter.forecast.track import History, Point, Told
 
 _PUSHED: Final = (metrics.EPOCHS_COMPLETED.name, metrics.EPOCH_END.name, metrics.PUSH_TIME)
@@ -71,7 +71,11 @@ def _points(series: Sequence[Series], begin_seconds: float) -> tuple[list[Point]
             if seconds >= begin_seconds and value >= 0:
                 moments.setdefault(seconds, {}).setdefault(node, {})[name] = value
     totals, points = Totals(), []
+    before: Mapping[str, Counters] = {}
     for seconds, nodes in sorted(moments.items()):
+        if nodes == before and seconds - points[-1].seconds < _LOOKBACK_SECONDS:
+            continue
+        before = nodes
         totals.take({node: counters for node, counters in nodes.items() if JOULES in counters})
         if totals.joules is not None:
             grams = totals.grams

@@ -27,8 +27,8 @@ from carbon_exporter.grid.grid import Grid
 
 _log: Final = logging.getLogger("carbon_exporter.forecast")
 _FORGOTTEN_AFTER_SECONDS: Final = 3600.0
-_MOST_LOOK_UPS: Final = 3
-"""In a poll: each brings some megabytes."""
+_MOST_LOOK_UPS: Final = 1
+"""In a poll: one brings ten megabytes."""
 _MOST_QUERIES: Final = 10
 """Of one poll."""
 

@@ -1,11 +1,13 @@
 """The JSON API of the jobs, over a real socket, from scripted jobs; and its description, held to what is answered."""
 
 import dataclasses
+import gzip
+import http.client
 import json
 import math
 import sys
 import time
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import bcrypt
 import pytest
@@ -62,6 +64,23 @@ def get(forecasts):
 
     yield ask
     server.stop()
+
+
+def raw(forecasts, path, headers=()):
+    """Status, headers and body for an address that is sent as it is, and headers that may repeat."""
+    server = serve(forecasts)
+    server.start()
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
+    try:
+        connection.putrequest("GET", path, skip_accept_encoding=True)
+        for name, value in headers:
+            connection.putheader(name, value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
+        server.stop()
 
 
 def names(answer):
@@ -219,6 +238,36 @@ class TestManners:
         assert "\n" not in error
         assert len(error) < 300
         assert answer.headers["Cache-Control"] == "no-store"
+
+    @pytest.mark.parametrize(
+        ("path", "words"),
+        [
+            (f"{api.JOBS_PATH}?search=%zz", "a % without two hexadecimal digits"),
+            (f"{api.JOBS_PATH}?limit=10%", "a % without two hexadecimal digits"),
+            (f"{api.JOBS_PATH}?search=%ff%fe", "is not UTF-8"),
+            (f"{api.JOBS_PATH}?search=%ED%A0%80", "is not UTF-8"),
+            (f"{api.JOBS_PATH}/%ff/forecast", "is not UTF-8"),
+            (f"{api.JOBS_PATH}/100%/forecast", "a % without two hexadecimal digits"),
+        ],
+    )
+    def test_an_address_that_is_badly_encoded_is_not_guessed_at(self, forecasts, path, words):
+        status, _, body = raw(forecasts, path)
+        assert status == 400
+        assert words in json.loads(body)["error"]
+
+    @pytest.mark.parametrize("name", ["a\0b", "x" * 8000, "100%", "\ufffd", "..", "a?b=c&d#e"])
+    def test_an_odd_name_is_found_under_its_url(self, forecasts, name):
+        forecasts.held = (view(name),)
+        status, _, body = raw(forecasts, f"{api.JOBS_PATH}/{quote(name, safe='')}/forecast")
+        assert (status, json.loads(body)["name"]) == (200, name)
+
+    def test_a_list_of_tags_may_come_in_several_lines(self, forecasts):
+        _, headers, body = raw(forecasts, api.JOBS_PATH)
+        known = [("If-None-Match", '"a,b", "c"'), ("If-None-Match", f"W/{headers['ETag']}")]
+        assert raw(forecasts, api.JOBS_PATH, known)[0] == 304
+        assert raw(forecasts, api.JOBS_PATH, known[:1])[0] == 200
+        packed = raw(forecasts, api.JOBS_PATH, [("Accept-Encoding", "br"), ("Accept-Encoding", "gzip")])
+        assert gzip.decompress(packed[2]) == body
 
     @pytest.mark.parametrize("path", ["/api/v1/jobs/", "/api/v1/jobs//forecast", "/api/v1/jobs/team/resnet", "/api/v1"])
     def test_other_paths_are_404(self, get, path):

@@ -185,7 +185,9 @@ class TestInChromium:
         assert browser.evaluate(FITS)
         assert browser.complaints == []
         shown = {name: [cell.strip() for cell in row_of(browser, name)] for name in pushed}
-        expected = {"huge": "53 of –", "zero": "53 of –", "no-number": "– of 10", "above": "11 of 10", "stale": "–"}
+        dash = "\N{EN DASH}"
+        expected = {"huge": f"53 of {dash}", "zero": f"53 of {dash}", "no-number": f"{dash} of 10"}
+        expected |= {"above": "11 of 10", "stale": dash}
         assert {name: shown[name][1] for name in expected} == expected
         assert all(reason[0] in cells[0] for cells in shown.values())
         assert shown["above"][2].split("\n") == ["320 g", "889 Wh"]

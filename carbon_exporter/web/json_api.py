@@ -1,9 +1,11 @@
 """What the JSON APIs have in common: parameters that are checked, errors of one line, answers sent but once."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from starlette.requests import Request
@@ -15,6 +17,7 @@ from carbon_exporter.web.site import Page, accepts_gzip
 
 RETRY_SECONDS: Final = 10
 JSON_TYPE: Final = "application/json"
+_BAD_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 class ApiError(Exception):
@@ -66,8 +69,9 @@ def parameters(request: Request, *known: str) -> dict[str, str]:
     """Those of the query, each one of `known` and given once.
 
     Raises:
-        ApiError: 400 otherwise.
+        ApiError: 400 otherwise, and where the path or the query is not percent-encoded UTF-8.
     """
+    _check_encoding(request.scope.get("raw_path", b"") + b"?" + request.scope["query_string"])
     pairs = request.query_params.multi_items()
     for name, _ in pairs:
         if name not in known:
@@ -75,6 +79,15 @@ def parameters(request: Request, *known: str) -> dict[str, str]:
     if len(dict(pairs)) < len(pairs):
         raise ApiError(400, "a parameter is given twice: give it once")
     return dict(pairs)
+
+
+def _check_encoding(raw: bytes) -> None:
+    try:
+        unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise ApiError(400, "the address is not UTF-8: percent-encode its bytes as UTF-8") from None
+    if _BAD_PERCENT.search(raw):
+        raise ApiError(400, "the address has a % without two hexadecimal digits: write %25 for it")
 
 
 def number(asked: Mapping[str, str], name: str) -> float:
@@ -113,11 +126,11 @@ def sent(request: Request, page: Page, tag: str = "", media_type: str = JSON_TYP
 
     The compressed body is another representation, so it has a tag of its own.
     """
-    compressed = accepts_gzip(request.headers.get("accept-encoding", ""))
+    compressed = accepts_gzip(",".join(request.headers.getlist("accept-encoding")))
     headers = {"Vary": "Accept-Encoding", "Cache-Control": "no-cache"}
     if tag:
         headers["ETag"] = f'"{tag}-gzip"' if compressed else f'"{tag}"'
-        if _has(request.headers.get("if-none-match", ""), tag):
+        if _has(",".join(request.headers.getlist("if-none-match")), tag):
             return Response(None, 304, headers)
     if compressed:
         headers["Content-Encoding"] = "gzip"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon_exporter.forecast import carbon, energy
+from carbon_exporter.forecast import carbon, energy, summary
 from carbon_exporter.forecast.conformal import Calibration
 from carbon_exporter.forecast.energy import Boundary, Quantiles
 from carbon_exporter.forecast.progress import (
@@ -25,6 +25,8 @@ from carbon_exporter.forecast.progress import (
     keep_most_telling,
 )
 from carbon_exporter.forecast.record import EndedRun, Score
+from carbon_exporter.forecast.scores import Scores
+from carbon_exporter.forecast.start import start_of
 
 
 def run_of(epoch_joules, epoch_seconds=None, start_seconds=1000.0, start_joules=0.0):
@@ -247,6 +249,43 @@ def test_a_forecast_is_ordered_finite_and_scales_with_its_unit(epochs, planned, 
     assert kilo is not None
     assert kilo.joules.median == pytest.approx(1000 * forecast.joules.median)
     assert kilo.joules.high == pytest.approx(1000 * forecast.joules.high)
+
+
+RESUMED = [boundary._replace(epochs=boundary.epochs + 90) for boundary in run_of([5000.0] + [1000.0] * 39)]
+
+
+def test_a_run_from_a_checkpoint_has_used_nothing_for_the_epochs_before_it():
+    made = summary.ended_run(
+        RESUMED,
+        training_job="resumed",
+        group="g",
+        ending="finished",
+        ended_seconds=5000.0,
+        epochs_planned=130.0,
+        joules=44_000.0,
+        grams=None,
+        gpus=None,
+    )
+    assert (made.epochs_begun, made.epochs_done, made.epoch_joules) == (90, 130, 1000)
+    start = start_of([made], None)
+    assert start.epoch_joules == 44_000 / 40
+    last = energy.measured(RESUMED, 44_000, 5000, 130)
+    assert (last.epoch_joules, last.epochs_observed) == (44_000 / 40, 40)
+    # Three of its forty epochs seen, 37 still to come: the error is theirs alone.
+    scores = Scores()
+    scores.add(replace(made, scores=(Score(3.0, 1.0, 1.0),)), energy.BUILTIN)
+    (row,) = scores.accuracy()
+    median = energy.BUILTIN.bands["joules"][2].median
+    assert row.median_relative_error == pytest.approx(37 * 1000 / 44_000 * -math.expm1(median - 1.0))
+
+
+@pytest.mark.parametrize(("start_joules", "begun"), [(0.0, 37), (200.0, 37), (37_000.0, 0)])
+def test_epochs_whose_ends_were_not_seen_are_the_runs_own(start_joules, begun):
+    late = [one._replace(epochs=one.epochs + 37) for one in run_of([1000.0] * 10, start_joules=start_joules)]
+    told = {"training_job": "j", "group": "g", "ending": "finished", "ended_seconds": 9.0, "epochs_planned": 47.0}
+    made = summary.ended_run(late, **told, joules=late[-1].joules, grams=None, gpus=None)
+    assert made.epochs_begun == begun
+    assert start_of([made], None).epoch_joules == pytest.approx(1000, rel=0.03)
 
 
 def test_an_ended_job_is_what_was_measured():

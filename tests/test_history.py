@@ -57,7 +57,7 @@ def test_what_was_added_comes_back_after_a_restart_in_the_order_of_the_ends(open
     runs = [
         run_of(1),
         run_of(2, ending="lost", grams=None, gpus=None, scores=()),
-        run_of(3, ending="stopped", epochs_done=12.5),
+        run_of(3, ending="stopped", epochs_done=12.5, epochs_begun=7.5),
     ]
     history = opened()
     assert [history.add(run) for run in (runs[2], runs[0], runs[1])] == [True, True, True]

@@ -159,13 +159,13 @@ def forecast(
 
 def measured(boundaries: Sequence[Boundary], joules: float, end_seconds: float, epochs_completed: float) -> Forecast:
     """The "forecast" of a job that has ended: what it used, without an interval."""
-    epochs = max(epochs_completed, 1.0)
-    start_joules = boundaries[0].joules if boundaries else 0.0
+    begun = next((one for one in boundaries[:1] if one.epochs < epochs_completed), Boundary(0.0, end_seconds, 0.0))
+    epochs = epochs_completed - begun.epochs
     return Forecast(
         joules=Quantiles(joules, joules, joules),
         end_timestamp_seconds=Quantiles(end_seconds, end_seconds, end_seconds),
-        epoch_joules=(joules - start_joules) / epochs,
-        epochs_observed=epochs_completed,
+        epoch_joules=(joules - begun.joules) / max(epochs, 1.0),
+        epochs_observed=epochs,
         basis="measured",
     )
 

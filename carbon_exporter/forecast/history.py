@@ -33,11 +33,12 @@ _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             run_id INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE, epochs REAL NOT NULL,
             joules REAL NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (run_id, epochs)) WITHOUT ROWID""",
     ),
+    ("ALTER TABLE runs ADD COLUMN epochs_begun REAL NOT NULL DEFAULT 0",),
 )
 """What brings a file from each version of the schema to the next, beginning with none. Only ever added to."""
 _COLUMNS: Final = (
     "training_job, run_group, ending, started_seconds, ended_seconds, epochs_planned, epochs_done, joules, grams, "
-    "epoch_joules, epoch_seconds, gpus"
+    "epoch_joules, epoch_seconds, gpus, epochs_begun"
 )
 _NEWEST_FIRST: Final = "ORDER BY ended_seconds DESC, training_job DESC, started_seconds DESC"
 Result = TypeVar("Result")
@@ -171,7 +172,7 @@ def _newest(connection: sqlite3.Connection, most: int) -> list[EndedRun]:
         (most,),
     ):
         scores.setdefault(run_id, []).append(Score(*score))
-    return [EndedRun(*[*row, tuple(scores.get(run_id, ()))]) for run_id, *row in reversed(rows)]
+    return [EndedRun(*[*row, tuple(scores.get(run_id, ())), begun]) for run_id, *row, begun in reversed(rows)]
 
 
 def _open(path: Path | None) -> sqlite3.Connection:
@@ -239,7 +240,7 @@ def _version(connection: sqlite3.Connection, database: str) -> int:
 
 
 def _row(run: EndedRun) -> tuple[Any, ...]:
-    """The values of _COLUMNS, which stand in the order of EndedRun's attributes."""
+    """The values of _COLUMNS, which stand in the order of EndedRun's attributes, but for the scores."""
     bounded = replace(run, training_job=training_job_name(run.training_job), group=training_job_name(run.group))
     row = tuple(getattr(bounded, column.name) for column in fields(bounded) if column.name != "scores")
     numbers = [*(value for value in row if isinstance(value, float | int)), *itertools.chain(*run.scores)]

@@ -77,6 +77,16 @@ def test_a_bad_file_is_named_and_the_others_are_imported(run, database, tmp_path
     assert [(one.training_job, one.group) for one in kept(database)] == [("a", "g")]
 
 
+def test_absurd_numbers_in_one_file_leave_the_others_alone(run, database, tmp_path):
+    log = first_era()
+    log.output = [line.replace("for 3 epoch", f"for 1{'0' * 300} epoch") for line in log.output]
+    bad, good = log.save(tmp_path / "bad"), first_era().save(tmp_path / "good")
+    status, out, err = run("import", bad, good, "--database", database)
+    assert (status, err.count("\n")) == (1, 1)
+    assert f"{bad}: 3 epochs were done, 1e+300 planned; nothing of this file is imported" in err
+    assert f"{good}: 1 run imported" in out
+
+
 def test_a_record_that_cannot_be_written_is_one_line_and_status_2(run, tmp_path):
     table = tmp_path / "runs.csv"
     table.write_text("\n".join(CSV))

@@ -61,7 +61,14 @@ def test_columns_may_stand_in_any_order_beside_others():
         ([*CSV, "c,c,1,10"], r"x\.csv:8: has 4 cells"),
         ([*CSV, ",c,1,10,1"], r"x\.csv:8: names no run"),
         ([*CSV, 'c,"c,1,10,1'], r"x\.csv:8: unexpected end of data"),
-        ([HEADER, "a,c,1,10,0", "a,c,2,10,0"], r"x\.csv: run 'a' has used no energy"),
+        (
+            [*CSV, "c,c,1,1,1e308"],
+            r"x\.csv:8: '1e308' is beyond what an epoch takes: give 0, or 1e-09 to 1e\+15 \(s, J\)",
+        ),
+        ([*CSV, "c,c,1,1e160,1"], r"x\.csv:8: '1e160' is beyond"),
+        ([*CSV, "c,c,1,1,1e-320"], r"x\.csv:8: '1e-320' is beyond"),
+        ([*CSV, "c,c,inf,1,1"], r"x\.csv:8: 'inf' is no number"),
+        ([*CSV, "d,c,1,10,0", "d,c,2,10,0"], r"x\.csv:8: run 'd' has used no energy in any epoch: leave it out"),
     ],
 )
 def test_a_bad_line_of_a_csv_file_is_named(lines, message):
@@ -268,6 +275,18 @@ def replaced(log, old, new):
         (lambda log: log.standard.__delitem__(slice(4, None)), r": holds no epoch"),
         (lambda log: log.standard.__delitem__(4), r":5: belongs to no epoch"),
         (lambda log: replaced(log, "-04 10:15:20", "-94 10:15:20"), r": '2025-03-94 10:15:20' is no time"),
+        (lambda log: replaced(log, "0:00:10.00", f"{9**400}:00:10.00"), r":10: '\d{50}' is no duration"),
+        (lambda log: replaced(log, "[50.]", "[1e300]"), r":8: '\[1e300\]' is no power in watts"),
+        (
+            lambda log: replaced(log, "Epoch 2:", f"Epoch {'9' * 5000}:"),
+            r":9: epoch 9{50} stands where epoch 2 belongs",
+        ),
+        (
+            lambda log: setattr(
+                log, "output", [line.replace("for 3 epoch", f"for 1{'0' * 300} epoch") for line in log.output]
+            ),
+            r": 3 epochs were done, 1e\+300 planned",
+        ),
         (
             lambda log: setattr(log, "output", [line.replace("for 3 epoch", "for 2 epoch") for line in log.output]),
             r": 3 epochs were done, 2 planned",
@@ -279,6 +298,11 @@ def test_a_bad_line_of_a_log_is_named(tmp_path, change, message):
     change(log)
     with pytest.raises(ConfigurationError, match=rf"_carbontracker\.log{message}"):
         imported(log, tmp_path)
+
+
+def test_grams_beyond_all_bounds_are_unknown(tmp_path):
+    log = replaced(first_era(), "of 1.55", f"of 1{'0' * 400}")
+    assert imported(log, tmp_path).grams is None
 
 
 @pytest.mark.parametrize(

@@ -190,8 +190,8 @@ def _replay(report: Report, course: Course, bases: Mapping[str, GroupCalibration
 
 
 def _take(table: Table, name: str, count: int, said: Quantiles, actual: float) -> None:
-    errors = table.setdefault(name, {}).setdefault(count, Errors())
     if actual > 0:
+        errors = table.setdefault(name, {}).setdefault(count, Errors())
         errors.take(said.median, actual, None if name in WITHOUT_INTERVAL else (said.low, said.high))
 
 

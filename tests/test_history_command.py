@@ -74,7 +74,25 @@ def test_a_bad_file_is_named_and_the_others_are_imported(run, database, tmp_path
         f"carbon-exporter history: {missing}: No such file or directory; nothing of this file is imported",
     ]
     assert "the record holds 1 run\n" in out
-    assert [(one.training_job, one.group) for one in kept(database)] == [("a", "g")]
+    assert [(one.training_job.partition("~")[0], one.group) for one in kept(database)] == [("a", "g")]
+
+
+def test_runs_of_one_name_in_the_files_of_two_teams_are_all_kept(run, database, tmp_path):
+    name = "n" * 300
+    files = [tmp_path / f"{team}.csv" for team in ("one", "two", "three", "copy")]
+    for file, config, joules in zip(files, "ccdc", (4000, 5000, 4000, 4000), strict=True):
+        rows = [f"{run},{config},{epoch},20,{joules}" for run in ("1", name) for epoch in (1, 2)]
+        file.write_text("\n".join([HEADER, *rows]))
+    status, out, _ = run("import", *files, "--database", database)
+    assert (status, [line.rpartition(": ")[2] for line in out.splitlines()[:4]]) == (
+        0,
+        [*["2 runs imported, 0 known before"] * 3, "0 runs imported, 2 known before"],
+    )
+    _, out, _ = run("import", *files, "--database", database, "--group", "mine")
+    assert "the record holds 6 runs" in out
+    assert sorted((one.group, one.joules) for one in kept(database)) == [
+        ("c", 8000), ("c", 8000), ("c", 10_000), ("c", 10_000), ("d", 8000), ("d", 8000)
+    ]  # fmt: skip
 
 
 def test_absurd_numbers_in_one_file_leave_the_others_alone(run, database, tmp_path):

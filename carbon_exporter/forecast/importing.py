@@ -4,6 +4,7 @@ Neither knows what was used between epochs. The parse functions are pure; `read_
 """
 
 import csv
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from datetime import tzinfo
@@ -79,8 +80,9 @@ def _lines(path: Path) -> list[str]:
 def parse_csv(lines: Sequence[str], source: str, group: str | None = None) -> list[EndedRun]:
     """The runs of a CSV file with the columns of COLUMNS in any order; each run's epochs count up from 1.
 
-    Its times are unknown: every run starts at 0, and "ends" at its place in the file, which keeps their order. The
-    number of its epochs is taken for its plan. The energy may lack start-up, GPUs and grams are unknown.
+    Its times are unknown: every run starts at 0, and "ends" at its place in the file, which keeps their order. A digest
+    of its epochs in its name tells it from others of that name. The number of its epochs is taken for its plan. The
+    energy may lack start-up, GPUs and grams are unknown.
 
     Raises:
         ConfigurationError: one line with `source`, the number of the line and what is wrong.
@@ -89,7 +91,7 @@ def parse_csv(lines: Sequence[str], source: str, group: str | None = None) -> li
     for place, course in enumerate(parse_courses(lines, source), start=1):
         ended = ended_run(
             course.boundaries,
-            training_job=course.run,
+            training_job=f"{course.run}~{_digest(course)}",
             group=course.config if group is None else group,
             ending="finished",
             ended_seconds=float(place),
@@ -103,6 +105,12 @@ def parse_csv(lines: Sequence[str], source: str, group: str | None = None) -> li
             raise ConfigurationError(f"{source}:{course.line}: {problem}")
         runs.append(ended)
     return runs
+
+
+def _digest(course: Course) -> str:
+    """What tells a run without a date from any other: its configuration and its epochs."""
+    told = course.config, *(tuple(boundary) for boundary in course.boundaries)
+    return hashlib.sha256(repr(told).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def read_courses(path: Path) -> list[Course]:

@@ -1,12 +1,15 @@
 """The record of ended runs: kept over kills, full disks and old versions, bounded, and the same in every order."""
 
+import contextlib
 import os
 import random
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -252,6 +255,19 @@ def test_a_file_that_is_no_database_is_set_aside(opened, path, content, caplog):
     assert opened().newest(1) == [run_of(1)]
 
 
+def test_the_newest_three_that_were_set_aside_are_kept(opened, path):
+    path.parent.mkdir()
+    for number in range(5):
+        path.write_bytes(b"no database %d" % number * 100)
+        opened().close()
+    kept = {file.name: file.read_bytes()[:13] for file in path.parent.iterdir() if ".unusable" in file.name}
+    assert kept == {
+        "history.sqlite.unusable": b"no database 4",
+        "history.sqlite.unusable.2": b"no database 3",
+        "history.sqlite.unusable.3": b"no database 2",
+    }
+
+
 def test_a_damaged_database_is_set_aside(opened, path, caplog):
     history = opened()
     for number in range(500):
@@ -317,6 +333,77 @@ def test_a_file_that_cannot_be_written_is_said_once_and_still_read(opened, path,
     assert history.unsaved == 2
     assert len(caplog.messages) == 1
     assert "readonly" in caplog.messages[0]
+
+
+@contextlib.contextmanager
+def unwritable(folder):
+    """No file in `folder` can be written or made: root is nobody for a while, as permissions do not stop root."""
+    folder.chmod(0o555)
+    am_root = os.geteuid() == 0
+    if am_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if am_root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+@pytest.fixture
+def open_to_all():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder).resolve()
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.mark.parametrize("left_open", [False, True], ids=["closed", "killed"])
+def test_on_a_volume_that_cannot_be_written_what_is_there_is_read(opened, open_to_all, caplog, left_open):
+    path = open_to_all / "history ?#%.sqlite"
+    first = opened(path=path)
+    for number in range(50):
+        first.add(run_of(number))
+    if not left_open:
+        first.close()
+    held = sorted(file.name for file in open_to_all.iterdir())
+    with unwritable(open_to_all):
+        history = opened(path=path)
+        assert history.newest(99) == [run_of(number) for number in range(50)]
+        assert history.add(run_of(50))
+        assert (history.count(), history.unsaved) == (51, 1)
+        copy = History.copy_of(path)
+        assert copy.newest(99) == [run_of(number) for number in range(50)]
+        copy.close()
+        history.close()
+    assert sorted(file.name for file in open_to_all.iterdir()) == held
+    (message,) = caplog.messages
+    assert "it goes on in memory with the 50 runs that can be read" in message
+
+
+def test_an_old_version_that_cannot_be_written_is_read(opened, open_to_all):
+    path = open_to_all / "history.sqlite"
+    write_raw(path, VERSION_1)
+    with unwritable(open_to_all):
+        assert opened(path=path).newest(9) == [run_of(1)]
+    assert version_of(path) == 1
+
+
+def test_another_programs_database_is_no_record_where_it_cannot_be_written_either(open_to_all):
+    path = open_to_all / "history.sqlite"
+    write_raw(path, "PRAGMA journal_mode = WAL; CREATE TABLE runs (x);")
+    with unwritable(open_to_all):
+        for reading in (History, History.copy_of):
+            with pytest.raises(ConfigurationError, match="is another program's database"):
+                reading(path)
+
+
+def test_a_copy_leaves_the_file_as_it_is(path):
+    path.parent.mkdir()
+    path.write_bytes(b"no database at all\n" * 100)
+    with pytest.raises(ConfigurationError, match=r"history\.sqlite: the record of ended runs cannot be read: "):
+        History.copy_of(path)
+    assert [file.name for file in path.parent.iterdir()] == ["history.sqlite"]
 
 
 def test_a_folder_that_cannot_be_made_is_said_once(opened, tmp_path, caplog):

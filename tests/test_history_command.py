@@ -4,21 +4,26 @@ import itertools
 import json
 import re
 import subprocess
+import tempfile
 import time
+from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import requests
 import yaml
 from fake_grid import FakeGrid, Reply
-from test_history import run_of
+from test_history import run_of, unwritable
 from test_importing import CSV, HEADER, first_era
 
 from carbon_exporter import cli, metrics
 from carbon_exporter.demo.servers import free_port, prometheus
+from carbon_exporter.forecast import history_command
 from carbon_exporter.forecast.history import History
 from carbon_exporter.forecast.progress import Point
 from carbon_exporter.forecast.promql import Client, PromQLError
 from carbon_exporter.forecast.rebuilding import PAGE_SECONDS, Finished, _at_scrapes, find_finished, read_ended
+from carbon_exporter.forecast.settings import Settings
 
 
 @pytest.fixture
@@ -135,6 +140,18 @@ def test_the_record_is_shown_by_group(run, database, tmp_path):
         ["[red]a group[/red]", "1", "1", "0", "0", "20", "unknown"],
         ["resnet", "3", "1", "1", "1", "2", "2027-01-15 09:00Z"],
     ]
+
+
+def test_a_record_that_only_others_may_write_is_shown(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "history.sqlite"
+        history = History(path)
+        history.add(run_of(1))
+        history.close()
+        with unwritable(Path(folder)):
+            assert history_command.run_show(Namespace(database=path), Settings()) == 0
+    assert cells(capsys.readouterr().out)[1][:2] == ["resnet", "1"]
 
 
 def test_no_record_is_one_line_and_makes_none(run, database):

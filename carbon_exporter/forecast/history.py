@@ -4,6 +4,7 @@ https://www.sqlite.org/wal.html: in WAL mode with synchronous=NORMAL, a kill of 
 committed; a power cut may lose the last runs, which `carbon-exporter history rebuild` brings back.
 """
 
+import contextlib
 import itertools
 import logging
 import math
@@ -20,6 +21,7 @@ from carbon_exporter.naming import training_job_name
 MOST_RUNS: Final = 20_000
 _DELETED_AT_ONCE: Final = 10
 _BUSY_SECONDS: Final = 5.0
+_SET_ASIDE: Final = (".unusable", ".unusable.2", ".unusable.3")
 _APPLICATION_ID: Final = 0x63_6F_32_65  # "co2e": tells this file from other programs' databases
 _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -48,8 +50,9 @@ _log: Final = logging.getLogger(__name__)
 class History:
     """The newest 20,000 ended runs; for use from the thread that made it.
 
-    A file that is no database is renamed to NAME.unusable. Where the file cannot be opened or written, the log says so
-    once, and what it held as far as it can be read, and all that follows, is kept in memory.
+    A file that is no database is renamed to NAME.unusable; the newest three such are kept. Where the file cannot be
+    opened or written, the log says so once, and what it holds as far as it can be read, and all that follows, is kept
+    in memory.
 
     Args:
         path: of the file, made where it is not there; None keeps everything in memory.
@@ -72,6 +75,24 @@ class History:
             self._connection = _open(path)
         except (OSError, sqlite3.Error) as error:
             self._connection = self._open_memory(error)
+
+    @classmethod
+    def copy_of(cls, path: Path) -> "History":
+        """What the file holds, in memory; the file itself is only read.
+
+        Raises:
+            ConfigurationError: it is a newer version's or another program's, or cannot be read.
+        """
+        history = cls(None)
+        try:
+            _read(path, history._connection)
+        except sqlite3.Error as error:
+            history.close()
+            raise ConfigurationError(f"{path}: the record of ended runs cannot be read: {error}") from None
+        except ConfigurationError:
+            history.close()
+            raise
+        return history
 
     def add(self, run: EndedRun) -> bool:
         """Keep `run`, whose names are shortened to 200 characters; False where it is there already, by job and start.
@@ -122,12 +143,11 @@ class History:
             return work(self._connection)
 
     def _open_memory(self, error: Exception, failed: sqlite3.Connection | None = None) -> sqlite3.Connection:
-        """A database in memory with what `failed` holds, as far as that can be read; `error` is said."""
+        """A database in memory with what `failed`, or the file, holds, as far as it can be read; `error` is said."""
         said = error.strerror if isinstance(error, OSError) else str(error)
         problem = f"{self._path}: the record of ended runs cannot be used: {said}"
         if self._on_disk_only:
             raise ConfigurationError(f"{problem}; make it a file that can be written, with room on its disk")
-        _log.error("%s; it goes on in memory, so make room or the file writable and restart", problem)
         self._failed = True
         memory = _open(None)
         try:
@@ -135,9 +155,17 @@ class History:
                 failed.rollback()
                 failed.backup(memory)
                 _check(memory)
+            elif self._path is not None:
+                _read(self._path, memory)
         except sqlite3.Error:
             memory.close()
             memory = _open(None)
+        except ConfigurationError:
+            memory.close()
+            raise
+        (runs,) = memory.execute("SELECT count(*) FROM runs").fetchone()
+        cure = "make room or the file writable and restart"
+        _log.error("%s; it goes on in memory with the %d runs that can be read, so %s", problem, runs, cure)
         return memory
 
 
@@ -186,26 +214,60 @@ def _open(path: Path | None) -> sqlite3.Connection:
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:
-        aside = path.with_name(f"{path.name}.unusable")
+        aside = _set_aside(path)
         _log.warning("%s: %s: it is set aside as %s, and the record starts anew", path, error, aside.name)
-        path.replace(aside)
-        for companion in ("-wal", "-shm"):
-            path.with_name(path.name + companion).unlink(missing_ok=True)
         return _connect(str(path))
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename the file and those that were set aside before; the oldest of four is overwritten."""
+    names = [path, *(path.with_name(path.name + suffix) for suffix in _SET_ASIDE)]
+    for old, new in reversed(list(itertools.pairwise(names))):
+        if old.exists():
+            old.replace(new)
+    for companion in ("-wal", "-shm"):
+        path.with_name(path.name + companion).unlink(missing_ok=True)
+    return names[1]
+
+
+def _read(path: Path, memory: sqlite3.Connection) -> None:
+    """Copy the file to `memory`, without writing to it or beside it.
+
+    SQLite reads a file in WAL mode only together with two others beside it. Where it cannot make these, the file has to
+    be called immutable, which it then is.
+
+    Raises:
+        sqlite3.Error: it cannot be read, or is damaged.
+        ConfigurationError: it is a newer version's, or another program's.
+    """
+    try:
+        _copy(f"{path.absolute().as_uri()}?mode=ro", memory)
+    except sqlite3.OperationalError:
+        _copy(f"{path.absolute().as_uri()}?immutable=1", memory)
+    _prepare(memory, str(path))
+
+
+def _copy(uri: str, memory: sqlite3.Connection) -> None:
+    with contextlib.closing(sqlite3.connect(uri, timeout=_BUSY_SECONDS, uri=True)) as file:
+        file.backup(memory)
 
 
 def _connect(database: str) -> sqlite3.Connection:
     connection = sqlite3.connect(database, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
-        _check(connection)
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        _migrate(connection, database)
+        _prepare(connection, database)
         connection.execute("PRAGMA journal_mode = WAL")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _prepare(connection: sqlite3.Connection, database: str) -> None:
+    _check(connection)
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    _migrate(connection, database)
 
 
 def _check(connection: sqlite3.Connection) -> None:

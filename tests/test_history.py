@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from carbon_exporter.forecast import history as module
+from carbon_exporter.forecast import history_file
 from carbon_exporter.forecast.history import History
 from carbon_exporter.forecast.record import EndedRun, Score
 from carbon_exporter.model import ConfigurationError
@@ -183,14 +184,14 @@ def test_a_file_of_version_1_is_brought_to_the_newest(opened, path):
     history = opened()
     assert history.newest(9) == [run_of(1)]
     assert history.add(run_of(2))
-    assert version_of(path) == len(module._MIGRATIONS)
+    assert version_of(path) == len(history_file._MIGRATIONS)
 
 
 def test_a_new_file_is_what_version_1_and_all_migrations_make(opened, path):
     opened().close()
     made, raw = sqlite3.connect(path), sqlite3.connect(":memory:")
     raw.executescript(VERSION_1)
-    for statement in (statement for step in module._MIGRATIONS[1:] for statement in step):
+    for statement in (statement for step in history_file._MIGRATIONS[1:] for statement in step):
         raw.execute(statement)
     question = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
     normal = [[(name, " ".join(sql.split())) for name, sql in one.execute(question)] for one in (made, raw)]
@@ -202,11 +203,11 @@ def test_a_new_file_is_what_version_1_and_all_migrations_make(opened, path):
 def test_a_later_version_only_adds_its_own_step(opened, path, monkeypatch):
     opened().add(run_of(1))
     step = ("ALTER TABLE runs ADD COLUMN note TEXT", "UPDATE runs SET note = 'old'")
-    monkeypatch.setattr(module, "_MIGRATIONS", (*module._MIGRATIONS, step))
+    monkeypatch.setattr(history_file, "_MIGRATIONS", (*history_file._MIGRATIONS, step))
     history = opened()
     assert history.newest(1) == [run_of(1)]
     assert history._connection.execute("SELECT note FROM runs").fetchall() == [("old",)]
-    assert version_of(path) == len(module._MIGRATIONS)
+    assert version_of(path) == len(history_file._MIGRATIONS)
     opened()
     assert history._connection.execute("SELECT count(*) FROM runs WHERE note = 'old'").fetchone() == (1,)
 
@@ -214,7 +215,7 @@ def test_a_later_version_only_adds_its_own_step(opened, path, monkeypatch):
 def test_a_migration_that_fails_leaves_the_file_as_it_was(opened, path, monkeypatch):
     opened().add(run_of(1))
     before = version_of(path)
-    monkeypatch.setattr(module, "_MIGRATIONS", (*module._MIGRATIONS, ("CREATE TABLE half (x)", "NONSENSE")))
+    monkeypatch.setattr(history_file, "_MIGRATIONS", (*history_file._MIGRATIONS, ("CREATE TABLE half (x)", "NONSENSE")))
     with pytest.raises(sqlite3.OperationalError, match="NONSENSE"):
         opened()
     assert version_of(path) == before

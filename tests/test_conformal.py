@@ -5,10 +5,12 @@ import random
 import statistics
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks import builtin_scores
 from carbon_exporter.forecast import builtin, conformal
-from carbon_exporter.forecast.bands import Band, fitted, interpolated, weighted_band
+from carbon_exporter.forecast.bands import Band, fitted, interpolated, layer, layered_band, weighted_band
 from carbon_exporter.forecast.conformal import BUILTIN, Calibration
 from carbon_exporter.forecast.record import EndedRun, Score
 from carbon_exporter.forecast.scoring import CHECKPOINTS
@@ -37,6 +39,52 @@ def test_quantiles_leave_half_the_miss_rate_on_each_side_with_the_run_to_come_as
     assert weighted_band([(float(i), 1.0) for i in range(1, 10)], 0.10, "fleet")[:3] == (1.0, 5.0, 9.0)
     # A run that weighs as much as all others is the median.
     assert weighted_band([(1.0, 1.0), (2.0, 1.0), (5.0, 9.0)], 0.10, "fleet").median == 5.0
+
+
+def merged_band(entries, miss_rate):
+    """One after the other from either end, with room for the rounding of sums."""
+
+    def reached(ordered, weight, most):
+        passed, best = 0.0, ordered[0][0]
+        for value, own in ordered:
+            passed += own
+            if most and passed > weight * (1 + 1e-9):
+                return best
+            best = value
+            if not most and passed >= weight * (1 - 1e-9):
+                return best
+        return best
+
+    upwards = sorted(entries)
+    downwards, total = upwards[::-1], sum(weight for _, weight in entries)
+    tail = miss_rate / 2 * (total + 1)
+    median = (reached(upwards, total / 2, most=False) + reached(downwards, total / 2, most=False)) / 2
+    return reached(upwards, tail, most=True), median, reached(downwards, tail, most=True)
+
+
+scores = st.integers(-30, 30).map(lambda number: number / 100)
+
+
+@given(
+    st.lists(scores, max_size=60), st.lists(scores, max_size=60), st.sampled_from([0.005, 0.1, 0.2, 0.5]),
+    st.sampled_from([1.0, 0.5, 10 / 210, 5 / 97, 0.05]),
+)  # fmt: skip
+def test_two_layers_give_what_they_give_merged(fleet, own, miss_rate, share):
+    rest = sorted([(score, 1.0) for score in fleet] + [(score, 0.25) for score in builtin.JOULES[3.0]])
+    found = layered_band(layer(rest), share, sorted(own), miss_rate, "group")
+    assert found[:3] == merged_band([(s, w * share) for s, w in rest] + [(s, 1.0) for s in own], miss_rate)
+
+
+def test_a_calibration_is_the_bands_of_all_scores_merged():
+    runs = [*normal_runs(230, 0.02), *normal_runs(7, 0.01, "a"), *normal_runs(33, 0.03, "b", seed=3)]
+    calibration = Calibration(runs)
+    newest = [run.scores[0].joules for run in runs[-200:]]
+    rest = [(s, 1.0) for s in newest] + [(s, 0.25) for s in fitted(builtin.JOULES[3.0], newest)]
+    for group, share in (("a", 10 / 210), ("b", 5 / 210)):
+        own = [(run.scores[0].joules, 1.0) for run in runs if run.group == group]
+        rate = calibration.miss_rate("joules", band(calibration, group).basis, seen=True)
+        merged = merged_band([(s, w * share) for s, w in rest] + own, rate)
+        assert band(calibration, group)[:3] == pytest.approx(merged, abs=1e-12)
 
 
 def test_nothing_ended_gives_the_synthetic_band_somewhat_wider():

@@ -10,10 +10,10 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from carbon_exporter.forecast import builtin
-from carbon_exporter.forecast.bands import Band, Basis, Weighted, fitted, interpolated, weighted_band
+from carbon_exporter.forecast.bands import Band, Basis, Layer, fitted, interpolated, layer, layered_band
 from carbon_exporter.forecast.record import EndedRun, Score
 from carbon_exporter.forecast.scoring import CHECKPOINTS
 from carbon_exporter.forecast.stopping import Survival, survival_of
@@ -40,6 +40,13 @@ _BUILTIN: Final[Mapping[Quantity, Mapping[float, tuple[float, ...]]]] = {
     "seconds": builtin.SECONDS,
 }
 _QUANTITIES: Final[tuple[Quantity, ...]] = ("joules", "seconds")
+
+
+class _Own(NamedTuple):
+    """Of a group: how many runs have scores, and these scores, rising."""
+
+    runs: int
+    scores: Mapping[tuple[Quantity, float], Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,8 @@ class Calibration:
         self._fleet: deque[_Scores] = deque(maxlen=WINDOW_RUNS)
         self._groups: dict[str, deque[tuple[EndedRun, _Scores]]] = {}
         self._miss_rates: dict[tuple[Quantity, Basis, bool], float] = {}
-        self._rest: dict[tuple[Quantity, float], Weighted] = {}
+        self._rest: dict[tuple[Quantity, float], Layer] = {}
+        self._own: dict[str, _Own] = {}
         self._known: dict[str, GroupCalibration] = {}
         for run in runs:
             self.add(run)
@@ -115,8 +123,11 @@ class Calibration:
             of_group.append((run, scores))
             self._groups[run.group] = of_group
             self._known.pop(run.group, None)
+            self._own.pop(run.group, None)
             if len(self._groups) > MOST_GROUPS:
-                del self._groups[next(iter(self._groups))]
+                oldest = next(iter(self._groups))
+                del self._groups[oldest]
+                self._own.pop(oldest, None)
 
     def copy(self) -> "Calibration":
         """One that learns on by itself."""
@@ -131,12 +142,12 @@ class Calibration:
         name = group if group in self._groups else ""
         if name not in self._known:
             runs = tuple(run for run, _ in self._groups.get(name, ()))
-            own = self._own(name)
+            own = self._scores_of(name)
             bands = {
                 quantity: tuple(self._band(quantity, checkpoint, own, widened=True) for checkpoint in CHECKPOINTS)
                 for quantity in _QUANTITIES
             }
-            self._known[name] = GroupCalibration(bands, len(self._fleet), len(own), runs, survival_of(runs))
+            self._known[name] = GroupCalibration(bands, len(self._fleet), own.runs, runs, survival_of(runs))
         return self._known[name]
 
     def miss_rate(self, quantity: Quantity, basis: Basis, *, seen: bool) -> float:
@@ -150,7 +161,7 @@ class Calibration:
         """
         if len(self._fleet) < FEWEST_RUNS_TO_ADAPT:
             return
-        own = self._own(group)
+        own = self._scores_of(group)
         for quantity in _QUANTITIES:
             missed: dict[Basis, list[bool]] = {"group": [], "fleet": [], "builtin": []}
             for checkpoint, score in scores.items():
@@ -158,37 +169,45 @@ class Calibration:
                 missed[band.basis].append(not band.holds(score.joules if quantity == "joules" else score.seconds))
             for basis, misses in missed.items():
                 if misses and basis != "builtin":
-                    rate = self.miss_rate(quantity, basis, seen=bool(own))
+                    rate = self.miss_rate(quantity, basis, seen=own.runs > 0)
                     rate += _MISS_RATE_STEP * (MISS_RATE - sum(misses) / len(misses))
-                    self._miss_rates[quantity, basis, bool(own)] = min(max(rate, _LEAST_MISS_RATE), _MOST_MISS_RATE)
+                    self._miss_rates[quantity, basis, own.runs > 0] = min(max(rate, _LEAST_MISS_RATE), _MOST_MISS_RATE)
 
-    def _own(self, group: str) -> list[_Scores]:
-        return [scores for _, scores in self._groups.get(group, ()) if scores]
+    def _scores_of(self, group: str) -> _Own:
+        if group not in self._own:
+            runs = [scores for _, scores in self._groups.get(group, ()) if scores]
+            places = [(quantity, checkpoint) for quantity in _QUANTITIES for checkpoint in CHECKPOINTS]
+            own = _Own(len(runs), {place: sorted(_scores_at(runs, *place)) for place in places})
+            if not runs:
+                return own
+            self._own[group] = own
+        return self._own[group]
 
-    def _band(self, quantity: Quantity, checkpoint: float, own: Sequence[_Scores], *, widened: bool) -> Band:
+    def _band(self, quantity: Quantity, checkpoint: float, own: _Own, *, widened: bool) -> Band:
         """The group's scores, each of weight 1, beside those of the rest, which share 10, or 5 beside a large group."""
         rest = self._fleet_scores(quantity, checkpoint)
-        fleet_weight = sum(weight for _, weight in rest) - BUILTIN_WEIGHT
+        fleet_weight = rest.before[-1] - BUILTIN_WEIGHT
         basis: Basis = "fleet" if fleet_weight >= BUILTIN_WEIGHT else "builtin"
-        mine = _scores_at(own, quantity, checkpoint)
+        mine = own.scores[quantity, checkpoint]
         if not mine:
-            band = weighted_band(rest, self.miss_rate(quantity, basis, seen=bool(own)), basis)
-            return band.stretched(UNSEEN_WIDENING) if widened and not own else band
-        share = REST_WEIGHT_OF_LARGE_GROUP if len(mine) >= LARGE_GROUP else REST_WEIGHT
-        scale = share / (fleet_weight + BUILTIN_WEIGHT)
-        if len(mine) >= scale * max(fleet_weight, BUILTIN_WEIGHT):
+            band = layered_band(rest, 1.0, (), self.miss_rate(quantity, basis, seen=own.runs > 0), basis)
+            return band.stretched(UNSEEN_WIDENING) if widened and not own.runs else band
+        weight = REST_WEIGHT_OF_LARGE_GROUP if len(mine) >= LARGE_GROUP else REST_WEIGHT
+        share = weight / (fleet_weight + BUILTIN_WEIGHT)
+        if len(mine) >= share * max(fleet_weight, BUILTIN_WEIGHT):
             basis = "group"
-        entries = sorted([(value, weight * scale) for value, weight in rest] + [(value, 1.0) for value in mine])
-        return weighted_band(entries, self.miss_rate(quantity, basis, seen=True), basis)
+        return layered_band(rest, share, mine, self.miss_rate(quantity, basis, seen=True), basis)
 
-    def _fleet_scores(self, quantity: Quantity, checkpoint: float) -> Weighted:
+    def _fleet_scores(self, quantity: Quantity, checkpoint: float) -> Layer:
         """The fleet's scores, each of weight 1, and the synthetic ones, which share 10."""
         key = (quantity, checkpoint)
         if key not in self._rest:
             fleet = _scores_at(self._fleet, quantity, checkpoint)
             synthetic = fitted(_BUILTIN[quantity][checkpoint], fleet)
             weight = BUILTIN_WEIGHT / len(synthetic)
-            self._rest[key] = sorted([(value, 1.0) for value in fleet] + [(value, weight) for value in synthetic])
+            self._rest[key] = layer(
+                sorted([(value, 1.0) for value in fleet] + [(value, weight) for value in synthetic])
+            )
         return self._rest[key]
 
 

@@ -112,9 +112,15 @@ class Calibration:
 
     def add(self, run: EndedRun) -> None:
         """Learn from a run that has just ended."""
-        scores = {one.epochs: one for one in run.scores if one.epochs in CHECKPOINTS and math.isfinite(sum(one))}
+        scores = _usable(run)
         if scores:
             self._adapt(run.group, scores)
+        self.remember(run)
+
+    def remember(self, run: EndedRun) -> None:
+        """Learn from a run that ended long ago: its scores count, but no miss rate moves."""
+        scores = _usable(run)
+        if scores:
             self._fleet.append(scores)
             self._rest.clear()
             self._known.clear()
@@ -209,6 +215,10 @@ class Calibration:
                 sorted([(value, 1.0) for value in fleet] + [(value, weight) for value in synthetic])
             )
         return self._rest[key]
+
+
+def _usable(run: EndedRun) -> _Scores:
+    return {one.epochs: one for one in run.scores if one.epochs in CHECKPOINTS and math.isfinite(sum(one))}
 
 
 def _scores_at(runs: Iterable[_Scores], quantity: Quantity, checkpoint: float) -> list[float]:

@@ -85,7 +85,6 @@ def test_ended_runs_of_the_group_move_it_and_make_it_narrow():
     assert forecast.basis == "group"
     assert forecast.calibration_runs == 20
     assert forecast.warnings == ()
-    assert not forecast.low_confidence
 
 
 def test_one_epoch_alone_counts_for_all():
@@ -154,6 +153,21 @@ def test_a_scatter_that_history_knows_widens_nothing():
     assert energy.forecast(run_of(wild), 9, 0, 0, calibration).joules.high == pytest.approx(
         energy.forecast(run_of(calm), 9, 0, 0, calibration).joules.high, rel=0.02
     )
+
+
+@pytest.mark.parametrize(
+    ("epoch_joules", "epoch_seconds", "is_far"),
+    [(1000, 60, False), (600, 31, False), (500, 29, True), (2000, 121, True), (450, 60, True), (2100, 60, True)],
+    ids=["alike", "shorter", "too short", "too long", "too little power", "too much power"],
+)
+def test_after_one_epoch_a_job_far_from_all_ended_ones_gets_the_wider_interval(epoch_joules, epoch_seconds, is_far):
+    # Ended runs took 60 s and 1,000 J an epoch.
+    calibration = Calibration([ended("", {1: i / 1000, 3: i / 1000}) for i in range(100)]).for_group("new")
+    boundaries = run_of([epoch_joules], [epoch_seconds])
+    found, alone = energy.forecast(boundaries, 10, 0, 0, calibration), energy.forecast(boundaries, 10, 0, 0)
+    assert ("unlike_ended_runs" in found.warnings) == is_far
+    for one, of_nothing in ((found.joules, alone.joules), (found.end_timestamp_seconds, alone.end_timestamp_seconds)):
+        assert (one.low <= of_nothing.low * (1 + 1e-9) and one.high >= of_nothing.high * (1 - 1e-9)) == is_far
 
 
 def test_a_job_unlike_all_ended_ones_gets_the_wider_interval():

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import statistics
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -49,25 +48,26 @@ class Band(NamedTuple):
         )
 
 
-def fitted(synthetic: Sequence[float], fleet: Sequence[float]) -> Sequence[float]:
-    """The synthetic scores, the nearer to the fleet's own centre and spread the more of these there are.
+def fitted(synthetic: Sequence[float], fleet: Weighted) -> Sequence[float]:
+    """The synthetic scores, the nearer to the fleet's own centre and spread the more these weigh.
 
     What they lend is the shape of the tails, for which a few runs are too few.
     """
     if not fleet:
         return synthetic
-    trust = len(fleet) / (len(fleet) + _RUNS_FOR_HALF_TRUST)
-    old_centre, old_spread = _centre_and_spread(synthetic)
-    centre, spread = _centre_and_spread(fleet)
+    old_centre, old_spread, _ = _centre_and_spread([(score, 1.0) for score in synthetic])
+    centre, spread, weight = _centre_and_spread(fleet)
+    trust = weight / (weight + _RUNS_FOR_HALF_TRUST)
     factor = max(spread / old_spread, _LEAST_SPREAD) ** trust
     moved = old_centre + trust * (centre - old_centre)
     return [moved + factor * (score - old_centre) for score in synthetic]
 
 
-def _centre_and_spread(scores: Sequence[float]) -> tuple[float, float]:
-    """The median, and the mean distance from it."""
-    centre = statistics.median(scores)
-    return centre, sum([abs(score - centre) for score in scores]) / len(scores)
+def _centre_and_spread(entries: Weighted) -> tuple[float, float, float]:
+    """The median, the mean distance from it, and the weight of all."""
+    weight = sum([own for _, own in entries])
+    centre = weighted_band(entries, 0.5, "builtin").median
+    return centre, sum([own * abs(score - centre) for score, own in entries]) / weight, weight
 
 
 class Layer(NamedTuple):

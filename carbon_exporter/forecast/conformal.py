@@ -7,7 +7,7 @@ inference: Gibbs and Candès, NeurIPS 2021).
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -32,14 +32,29 @@ REST_WEIGHT_OF_LARGE_GROUP: Final = 5.0
 LARGE_GROUP: Final = 10
 FEWEST_RUNS_TO_ADAPT: Final = 50
 UNSEEN_WIDENING: Final = 1.1
+TOO_FAR: Final = 2.0
+"""Times what was seen before."""
 _MISS_RATE_STEP: Final = 0.02
 _LEAST_MISS_RATE: Final = 0.005
 _MOST_MISS_RATE: Final = 0.5
+_SAME: Final = 1e-9
 _BUILTIN: Final[Mapping[Quantity, Mapping[float, tuple[float, ...]]]] = {
     "joules": builtin.JOULES,
     "seconds": builtin.SECONDS,
 }
 _QUANTITIES: Final[tuple[Quantity, ...]] = ("joules", "seconds")
+
+
+class Usual(NamedTuple):
+    """The least and the most that an epoch took in any ended run: seconds, and watts."""
+
+    seconds: tuple[float, float]
+    watts: tuple[float, float]
+
+    def is_far_from(self, epoch_seconds: float, epoch_joules: float) -> bool:
+        """Whether an epoch takes less than half of the least, or more than twice the most."""
+        values = ((epoch_seconds, self.seconds), (epoch_joules / epoch_seconds, self.watts))
+        return any(not low / TOO_FAR <= value <= high * TOO_FAR for value, (low, high) in values)
 
 
 class _Own(NamedTuple):
@@ -58,6 +73,7 @@ class GroupCalibration:
         fleet_runs, group_runs: how many ended runs they rest on, of all groups and of this one.
         runs: the group's own, oldest first, those without scores too.
         survival: where runs of the group stop early; None without a record of it.
+        usual: of the fleet's runs; None where there is none.
     """
 
     bands: Mapping[Quantity, tuple[Band, ...]]
@@ -65,6 +81,7 @@ class GroupCalibration:
     group_runs: int = 0
     runs: tuple[EndedRun, ...] = ()
     survival: Survival | None = None
+    usual: Usual | None = None
 
     def runs_behind(self, basis: Basis) -> int:
         """How many ended runs an interval of this basis rests on."""
@@ -101,11 +118,12 @@ class Calibration:
     """
 
     def __init__(self, runs: Iterable[EndedRun] = ()) -> None:
-        self._fleet: deque[_Scores] = deque(maxlen=WINDOW_RUNS)
+        self._fleet: deque[tuple[EndedRun, _Scores]] = deque(maxlen=WINDOW_RUNS)
         self._groups: dict[str, deque[tuple[EndedRun, _Scores]]] = {}
         self._miss_rates: dict[tuple[Quantity, Basis, bool], float] = {}
-        self._rest: dict[tuple[Quantity, float], Layer] = {}
+        self._rest: dict[tuple[Quantity, float, bool], Layer] = {}
         self._own: dict[str, _Own] = {}
+        self._usual: Usual | None = None
         self._known: dict[str, GroupCalibration] = {}
         for run in runs:
             self.add(run)
@@ -121,8 +139,9 @@ class Calibration:
         """Learn from a run that ended long ago: its scores count, but no miss rate moves."""
         scores = _usable(run)
         if scores:
-            self._fleet.append(scores)
+            self._fleet.append((run, scores))
             self._rest.clear()
+            self._usual = None
             self._known.clear()
         if run.group:
             of_group = self._groups.pop(run.group, None) or deque(maxlen=WINDOW_RUNS)
@@ -153,7 +172,9 @@ class Calibration:
                 quantity: tuple(self._band(quantity, checkpoint, own, widened=True) for checkpoint in CHECKPOINTS)
                 for quantity in _QUANTITIES
             }
-            self._known[name] = GroupCalibration(bands, len(self._fleet), own.runs, runs, survival_of(runs))
+            self._known[name] = GroupCalibration(
+                bands, len(self._fleet), own.runs, runs, survival_of(runs), self._usual_epochs()
+            )
         return self._known[name]
 
     def miss_rate(self, quantity: Quantity, basis: Basis, *, seen: bool) -> float:
@@ -179,6 +200,17 @@ class Calibration:
                     rate += _MISS_RATE_STEP * (MISS_RATE - sum(misses) / len(misses))
                     self._miss_rates[quantity, basis, own.runs > 0] = min(max(rate, _LEAST_MISS_RATE), _MOST_MISS_RATE)
 
+    def _usual_epochs(self) -> Usual | None:
+        if self._usual is None:
+            told = [run for run, _ in self._fleet if min(run.epoch_seconds, run.epoch_joules) > 0]
+            if told:
+                seconds, watts = (
+                    [run.epoch_seconds for run in told],
+                    [run.epoch_joules / run.epoch_seconds for run in told],
+                )
+                self._usual = Usual((min(seconds), max(seconds)), (min(watts), max(watts)))
+        return self._usual
+
     def _scores_of(self, group: str) -> _Own:
         if group not in self._own:
             runs = [scores for _, scores in self._groups.get(group, ()) if scores]
@@ -190,10 +222,14 @@ class Calibration:
         return self._own[group]
 
     def _band(self, quantity: Quantity, checkpoint: float, own: _Own, *, widened: bool) -> Band:
-        """The group's scores, each of weight 1, beside those of the rest, which share 10, or 5 beside a large group."""
-        rest = self._fleet_scores(quantity, checkpoint)
+        """The group's scores, each of weight 1, beside those of the rest, which share 10, or 5 beside a large group.
+
+        For a kind never seen, kinds are what comes and goes alike, not runs: each weighs 1, and its runs share that
+        (hierarchical conformal prediction: Lee, Barber and Willett, arXiv 2306.06342).
+        """
+        rest = self._fleet_scores(quantity, checkpoint, by_kind=not own.runs)
         fleet_weight = rest.before[-1] - BUILTIN_WEIGHT
-        basis: Basis = "fleet" if fleet_weight >= BUILTIN_WEIGHT else "builtin"
+        basis: Basis = "fleet" if fleet_weight >= BUILTIN_WEIGHT * (1 - _SAME) else "builtin"
         mine = own.scores[quantity, checkpoint]
         if not mine:
             band = layered_band(rest, 1.0, (), self.miss_rate(quantity, basis, seen=own.runs > 0), basis)
@@ -204,16 +240,20 @@ class Calibration:
             basis = "group"
         return layered_band(rest, share, mine, self.miss_rate(quantity, basis, seen=True), basis)
 
-    def _fleet_scores(self, quantity: Quantity, checkpoint: float) -> Layer:
-        """The fleet's scores, each of weight 1, and the synthetic ones, which share 10."""
-        key = (quantity, checkpoint)
+    def _fleet_scores(self, quantity: Quantity, checkpoint: float, *, by_kind: bool) -> Layer:
+        """The fleet's scores, each of weight 1, or each kind's together, and the synthetic ones, which share 10.
+
+        Nobody knows the kind of a run without a group: it is one of its own.
+        """
+        key = (quantity, checkpoint, by_kind)
         if key not in self._rest:
-            fleet = _scores_at(self._fleet, quantity, checkpoint)
+            passed = _last_passed([scores for _, scores in self._fleet], checkpoint)
+            found = [(run.group, getattr(scores[passed], quantity)) for run, scores in self._fleet if passed in scores]
+            sizes = Counter(group if by_kind else "" for group, _ in found)
+            fleet = sorted((score, 1 / sizes[group] if group in sizes and group else 1.0) for group, score in found)
             synthetic = fitted(_BUILTIN[quantity][checkpoint], fleet)
             weight = BUILTIN_WEIGHT / len(synthetic)
-            self._rest[key] = layer(
-                sorted([(value, 1.0) for value in fleet] + [(value, weight) for value in synthetic])
-            )
+            self._rest[key] = layer(sorted([*fleet, *((value, weight) for value in synthetic)]))
         return self._rest[key]
 
 
@@ -221,14 +261,16 @@ def _usable(run: EndedRun) -> _Scores:
     return {one.epochs: one for one in run.scores if one.epochs in CHECKPOINTS and math.isfinite(sum(one))}
 
 
-def _scores_at(runs: Iterable[_Scores], quantity: Quantity, checkpoint: float) -> list[float]:
-    """One score of each run at `checkpoint`; where no run has one, at the last checkpoint before that any has."""
-    runs = list(runs)
-    for passed in reversed(CHECKPOINTS[: CHECKPOINTS.index(checkpoint) + 1]):
-        scores = [run[passed] for run in runs if passed in run]
-        if scores:
-            return [score.joules for score in scores] if quantity == "joules" else [score.seconds for score in scores]
-    return []
+def _scores_at(runs: Sequence[_Scores], quantity: Quantity, checkpoint: float) -> list[float]:
+    """One score of each run at `_last_passed`."""
+    passed = _last_passed(runs, checkpoint)
+    return [getattr(run[passed], quantity) for run in runs if passed in run]
+
+
+def _last_passed(runs: Sequence[_Scores], checkpoint: float) -> float:
+    """`checkpoint`; where no run has a score there, the last checkpoint before that any has."""
+    earlier = reversed(CHECKPOINTS[: CHECKPOINTS.index(checkpoint) + 1])
+    return next((passed for passed in earlier if any(passed in run for run in runs)), checkpoint)
 
 
 BUILTIN: Final = Calibration().for_group("")

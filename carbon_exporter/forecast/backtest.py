@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from carbon_exporter.forecast.conformal import BUILTIN, Calibration, GroupCalibration
+from carbon_exporter.forecast.conformal import BUILTIN, Calibration
 from carbon_exporter.forecast.energy import Quantiles, forecast
+from carbon_exporter.forecast.group_calibration import GroupCalibration
 from carbon_exporter.forecast.importing import Course
 from carbon_exporter.forecast.level import joule_steps, second_steps
 from carbon_exporter.forecast.record import EndedRun

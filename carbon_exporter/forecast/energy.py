@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from carbon_exporter.forecast.bands import Band
-from carbon_exporter.forecast.conformal import BUILTIN, TOO_FAR, GroupCalibration, Quantity
+from carbon_exporter.forecast.conformal import BUILTIN
+from carbon_exporter.forecast.group_calibration import TOO_FAR, GroupCalibration, Quantity
 from carbon_exporter.forecast.level import (
     Boundary,
     Level,

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from carbon_exporter import metrics
-from carbon_exporter.forecast.conformal import Calibration, GroupCalibration
+from carbon_exporter.forecast.conformal import Calibration
+from carbon_exporter.forecast.group_calibration import GroupCalibration
 from carbon_exporter.forecast.history import MOST_RUNS, History
 from carbon_exporter.forecast.record import EndedRun
 from carbon_exporter.forecast.scores import Accuracy, Scores

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from carbon_exporter import metrics
-from carbon_exporter.forecast.conformal import GroupCalibration
+from carbon_exporter.forecast.group_calibration import GroupCalibration
 from carbon_exporter.forecast.level import unit_of
 from carbon_exporter.forecast.record import EndedRun
 

@@ -153,6 +153,10 @@ def test_json_holds_the_same(tmp_path, capsys):
         (["a,c,1,1,x"], [], r"{path}:2: 'x' is no number"),
         (["a,c,1,1,1", "a,c,3,1,1"], [], r"{path}:3: epoch 3 of run 'a'"),
         ([], [], r"{path}: holds no epoch"),
+        (["a,c,1,1,1", "a,c,2,1,1e308"], [], r"{path}:3: '1e308' is beyond what an epoch takes: give 0"),
+        (["a,c,1,1,1", "a,c,2,-1,1"], [], r"{path}:3: '-1' is no number from 0 up"),
+        (["a,c,1,1e-320,1"], [], r"{path}:2: '1e-320' is beyond"),
+        ([f"a,c,{n},1,0" for n in range(1, 13)], [], r"{path}: no run has used energy in any epoch"),
         (["a,c,1,1,1", "a,c,2,1,1"], [], r"{path}: no run has 10 epochs: give a lower --fewest-epochs"),
         (["a,c,1,1,1"], ["--fewest-epochs", "1"], r"{path}: no run has 2 epochs"),
         (["a,c,1,1,1"], ["--every", "0"], r"--every 0: give 1 or more"),
@@ -173,11 +177,14 @@ def test_what_is_no_use_is_one_line(tmp_path, capsys, lines, arguments, message)
 
 
 def test_runs_without_energy_or_alone_end_in_no_crash(tmp_path, capsys):
-    rows = [f"{run},c,{epoch},1,{joules}" for run, joules in (("a", 0), ("b", 5)) for epoch in range(1, 13)]
+    runs = (("a", 1, 0), ("b", 0, 5), ("c", 1e-9, 1e15), ("d", 1e15, 1e-9))
+    rows = [f"{run},c,{epoch},{seconds},{joules}" for run, seconds, joules in runs for epoch in range(1, 13)]
     path = tmp_path / "runs.csv"
     path.write_text("\n".join([HEADER, *rows]) + "\n")
     assert cli.main(["backtest", "energy", str(path)]) == 0
-    assert "2 runs of 1 configurations" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "4 runs of 1 configurations" in out
+    assert not re.search(r"\b(nan|inf)\b", out)
 
 
 # The recorded runs.

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon_exporter.forecast import carbon, energy
+from carbon_exporter.forecast import carbon, energy, summary
 from carbon_exporter.forecast.conformal import Calibration
 from carbon_exporter.forecast.energy import Boundary, Quantiles
 from carbon_exporter.forecast.progress import Pushed, judge, keep_most_telling
 from carbon_exporter.forecast.record import EndedRun, Score
+from carbon_exporter.forecast.scores import Scores
+from carbon_exporter.forecast.start import start_of
 from carbon_exporter.forecast.track import Point
 
 
@@ -75,7 +77,6 @@ def test_ended_runs_of_the_group_move_it_and_make_it_narrow():
     assert forecast.basis == "group"
     assert forecast.calibration_runs == 20
     assert forecast.warnings == ()
-    assert not forecast.low_confidence
 
 
 def test_one_epoch_alone_counts_for_all():
@@ -144,6 +145,21 @@ def test_a_scatter_that_history_knows_widens_nothing():
     assert energy.forecast(run_of(wild), 9, 0, 0, calibration).joules.high == pytest.approx(
         energy.forecast(run_of(calm), 9, 0, 0, calibration).joules.high, rel=0.02
     )
+
+
+@pytest.mark.parametrize(
+    ("epoch_joules", "epoch_seconds", "is_far"),
+    [(1000, 60, False), (600, 31, False), (500, 29, True), (2000, 121, True), (450, 60, True), (2100, 60, True)],
+    ids=["alike", "shorter", "too short", "too long", "too little power", "too much power"],
+)
+def test_after_one_epoch_a_job_far_from_all_ended_ones_gets_the_wider_interval(epoch_joules, epoch_seconds, is_far):
+    # Ended runs took 60 s and 1,000 J an epoch.
+    calibration = Calibration([ended("", {1: i / 1000, 3: i / 1000}) for i in range(100)]).for_group("new")
+    boundaries = run_of([epoch_joules], [epoch_seconds])
+    found, alone = energy.forecast(boundaries, 10, 0, 0, calibration), energy.forecast(boundaries, 10, 0, 0)
+    assert ("unlike_ended_runs" in found.warnings) == is_far
+    for one, of_nothing in ((found.joules, alone.joules), (found.end_timestamp_seconds, alone.end_timestamp_seconds)):
+        assert (one.low <= of_nothing.low * (1 + 1e-9) and one.high >= of_nothing.high * (1 - 1e-9)) == is_far
 
 
 def test_a_job_unlike_all_ended_ones_gets_the_wider_interval():
@@ -239,6 +255,43 @@ def test_a_forecast_is_ordered_finite_and_scales_with_its_unit(epochs, planned, 
     assert kilo is not None
     assert kilo.joules.median == pytest.approx(1000 * forecast.joules.median)
     assert kilo.joules.high == pytest.approx(1000 * forecast.joules.high)
+
+
+RESUMED = [boundary._replace(epochs=boundary.epochs + 90) for boundary in run_of([5000.0] + [1000.0] * 39)]
+
+
+def test_a_run_from_a_checkpoint_has_used_nothing_for_the_epochs_before_it():
+    made = summary.ended_run(
+        RESUMED,
+        training_job="resumed",
+        group="g",
+        ending="finished",
+        ended_seconds=5000.0,
+        epochs_planned=130.0,
+        joules=44_000.0,
+        grams=None,
+        gpus=None,
+    )
+    assert (made.epochs_begun, made.epochs_done, made.epoch_joules) == (90, 130, 1000)
+    start = start_of([made], None)
+    assert start.epoch_joules == 44_000 / 40
+    last = energy.measured(RESUMED, 44_000, 5000, 130)
+    assert (last.epoch_joules, last.epochs_observed) == (44_000 / 40, 40)
+    # Three of its forty epochs seen, 37 still to come: the error is theirs alone.
+    scores = Scores()
+    scores.add(replace(made, scores=(Score(3.0, 1.0, 1.0),)), energy.BUILTIN)
+    (row,) = scores.accuracy()
+    median = energy.BUILTIN.bands["joules"][2].median
+    assert row.median_relative_error == pytest.approx(37 * 1000 / 44_000 * -math.expm1(median - 1.0))
+
+
+@pytest.mark.parametrize(("start_joules", "begun"), [(0.0, 37), (200.0, 37), (37_000.0, 0)])
+def test_epochs_whose_ends_were_not_seen_are_the_runs_own(start_joules, begun):
+    late = [one._replace(epochs=one.epochs + 37) for one in run_of([1000.0] * 10, start_joules=start_joules)]
+    told = {"training_job": "j", "group": "g", "ending": "finished", "ended_seconds": 9.0, "epochs_planned": 47.0}
+    made = summary.ended_run(late, **told, joules=late[-1].joules, grams=None, gpus=None)
+    assert made.epochs_begun == begun
+    assert start_of([made], None).epoch_joules == pytest.approx(1000, rel=0.03)
 
 
 def test_an_ended_job_is_what_was_measured():

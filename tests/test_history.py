@@ -1,16 +1,20 @@
 """The record of ended runs: kept over kills, full disks and old versions, bounded, and the same in every order."""
 
+import contextlib
 import os
 import random
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from carbon_exporter.forecast import history as module
+from carbon_exporter.forecast import history_file
 from carbon_exporter.forecast.history import History
 from carbon_exporter.forecast.record import EndedRun, Score
 from carbon_exporter.model import ConfigurationError
@@ -57,7 +61,7 @@ def test_what_was_added_comes_back_after_a_restart_in_the_order_of_the_ends(open
     runs = [
         run_of(1),
         run_of(2, ending="lost", grams=None, gpus=None, scores=()),
-        run_of(3, ending="stopped", epochs_done=12.5),
+        run_of(3, ending="stopped", epochs_done=12.5, epochs_begun=7.5),
     ]
     history = opened()
     assert [history.add(run) for run in (runs[2], runs[0], runs[1])] == [True, True, True]
@@ -180,14 +184,14 @@ def test_a_file_of_version_1_is_brought_to_the_newest(opened, path):
     history = opened()
     assert history.newest(9) == [run_of(1)]
     assert history.add(run_of(2))
-    assert version_of(path) == len(module._MIGRATIONS)
+    assert version_of(path) == len(history_file._MIGRATIONS)
 
 
 def test_a_new_file_is_what_version_1_and_all_migrations_make(opened, path):
     opened().close()
     made, raw = sqlite3.connect(path), sqlite3.connect(":memory:")
     raw.executescript(VERSION_1)
-    for statement in (statement for step in module._MIGRATIONS[1:] for statement in step):
+    for statement in (statement for step in history_file._MIGRATIONS[1:] for statement in step):
         raw.execute(statement)
     question = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
     normal = [[(name, " ".join(sql.split())) for name, sql in one.execute(question)] for one in (made, raw)]
@@ -199,11 +203,11 @@ def test_a_new_file_is_what_version_1_and_all_migrations_make(opened, path):
 def test_a_later_version_only_adds_its_own_step(opened, path, monkeypatch):
     opened().add(run_of(1))
     step = ("ALTER TABLE runs ADD COLUMN note TEXT", "UPDATE runs SET note = 'old'")
-    monkeypatch.setattr(module, "_MIGRATIONS", (*module._MIGRATIONS, step))
+    monkeypatch.setattr(history_file, "_MIGRATIONS", (*history_file._MIGRATIONS, step))
     history = opened()
     assert history.newest(1) == [run_of(1)]
     assert history._connection.execute("SELECT note FROM runs").fetchall() == [("old",)]
-    assert version_of(path) == len(module._MIGRATIONS)
+    assert version_of(path) == len(history_file._MIGRATIONS)
     opened()
     assert history._connection.execute("SELECT count(*) FROM runs WHERE note = 'old'").fetchone() == (1,)
 
@@ -211,7 +215,7 @@ def test_a_later_version_only_adds_its_own_step(opened, path, monkeypatch):
 def test_a_migration_that_fails_leaves_the_file_as_it_was(opened, path, monkeypatch):
     opened().add(run_of(1))
     before = version_of(path)
-    monkeypatch.setattr(module, "_MIGRATIONS", (*module._MIGRATIONS, ("CREATE TABLE half (x)", "NONSENSE")))
+    monkeypatch.setattr(history_file, "_MIGRATIONS", (*history_file._MIGRATIONS, ("CREATE TABLE half (x)", "NONSENSE")))
     with pytest.raises(sqlite3.OperationalError, match="NONSENSE"):
         opened()
     assert version_of(path) == before
@@ -250,6 +254,19 @@ def test_a_file_that_is_no_database_is_set_aside(opened, path, content, caplog):
     assert str(path) in caplog.messages[0]
     history.close()
     assert opened().newest(1) == [run_of(1)]
+
+
+def test_the_newest_three_that_were_set_aside_are_kept(opened, path):
+    path.parent.mkdir()
+    for number in range(5):
+        path.write_bytes(b"no database %d" % number * 100)
+        opened().close()
+    kept = {file.name: file.read_bytes()[:13] for file in path.parent.iterdir() if ".unusable" in file.name}
+    assert kept == {
+        "history.sqlite.unusable": b"no database 4",
+        "history.sqlite.unusable.2": b"no database 3",
+        "history.sqlite.unusable.3": b"no database 2",
+    }
 
 
 def test_a_damaged_database_is_set_aside(opened, path, caplog):
@@ -317,6 +334,77 @@ def test_a_file_that_cannot_be_written_is_said_once_and_still_read(opened, path,
     assert history.unsaved == 2
     assert len(caplog.messages) == 1
     assert "readonly" in caplog.messages[0]
+
+
+@contextlib.contextmanager
+def unwritable(folder):
+    """No file in `folder` can be written or made: root is nobody for a while, as permissions do not stop root."""
+    folder.chmod(0o555)
+    am_root = os.geteuid() == 0
+    if am_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if am_root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+@pytest.fixture
+def open_to_all():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder).resolve()
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.mark.parametrize("left_open", [False, True], ids=["closed", "killed"])
+def test_on_a_volume_that_cannot_be_written_what_is_there_is_read(opened, open_to_all, caplog, left_open):
+    path = open_to_all / "history ?#%.sqlite"
+    first = opened(path=path)
+    for number in range(50):
+        first.add(run_of(number))
+    if not left_open:
+        first.close()
+    held = sorted(file.name for file in open_to_all.iterdir())
+    with unwritable(open_to_all):
+        history = opened(path=path)
+        assert history.newest(99) == [run_of(number) for number in range(50)]
+        assert history.add(run_of(50))
+        assert (history.count(), history.unsaved) == (51, 1)
+        copy = History.copy_of(path)
+        assert copy.newest(99) == [run_of(number) for number in range(50)]
+        copy.close()
+        history.close()
+    assert sorted(file.name for file in open_to_all.iterdir()) == held
+    (message,) = caplog.messages
+    assert "it goes on in memory with the 50 runs that can be read" in message
+
+
+def test_an_old_version_that_cannot_be_written_is_read(opened, open_to_all):
+    path = open_to_all / "history.sqlite"
+    write_raw(path, VERSION_1)
+    with unwritable(open_to_all):
+        assert opened(path=path).newest(9) == [run_of(1)]
+    assert version_of(path) == 1
+
+
+def test_another_programs_database_is_no_record_where_it_cannot_be_written_either(open_to_all):
+    path = open_to_all / "history.sqlite"
+    write_raw(path, "PRAGMA journal_mode = WAL; CREATE TABLE runs (x);")
+    with unwritable(open_to_all):
+        for reading in (History, History.copy_of):
+            with pytest.raises(ConfigurationError, match="is another program's database"):
+                reading(path)
+
+
+def test_a_copy_leaves_the_file_as_it_is(path):
+    path.parent.mkdir()
+    path.write_bytes(b"no database at all\n" * 100)
+    with pytest.raises(ConfigurationError, match=r"history\.sqlite: the record of ended runs cannot be read: "):
+        History.copy_of(path)
+    assert [file.name for file in path.parent.iterdir()] == ["history.sqlite"]
 
 
 def test_a_folder_that_cannot_be_made_is_said_once(opened, tmp_path, caplog):

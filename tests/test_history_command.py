@@ -4,21 +4,26 @@ import itertools
 import json
 import re
 import subprocess
+import tempfile
 import time
+from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import requests
 import yaml
 from fake_grid import FakeGrid, Reply
-from test_history import run_of
+from test_history import run_of, unwritable
 from test_importing import CSV, HEADER, first_era
 
 from carbon_exporter import cli, metrics
 from carbon_exporter.demo.servers import free_port, prometheus
+from carbon_exporter.forecast import history_command
 from carbon_exporter.forecast.histories import _at_scrapes
 from carbon_exporter.forecast.history import History
 from carbon_exporter.forecast.promql import Client, PromQLError
 from carbon_exporter.forecast.rebuilding import PAGE_SECONDS, Finished, find_finished, read_ended
+from carbon_exporter.forecast.settings import Settings
 from carbon_exporter.forecast.track import Point
 
 
@@ -75,7 +80,35 @@ def test_a_bad_file_is_named_and_the_others_are_imported(run, database, tmp_path
         f"carbon-exporter history: {missing}: No such file or directory; nothing of this file is imported",
     ]
     assert "the record holds 1 run\n" in out
-    assert [(one.training_job, one.group) for one in kept(database)] == [("a", "g")]
+    assert [(one.training_job.partition("~")[0], one.group) for one in kept(database)] == [("a", "g")]
+
+
+def test_runs_of_one_name_in_the_files_of_two_teams_are_all_kept(run, database, tmp_path):
+    name = "n" * 300
+    files = [tmp_path / f"{team}.csv" for team in ("one", "two", "three", "copy")]
+    for file, config, joules in zip(files, "ccdc", (4000, 5000, 4000, 4000), strict=True):
+        rows = [f"{run},{config},{epoch},20,{joules}" for run in ("1", name) for epoch in (1, 2)]
+        file.write_text("\n".join([HEADER, *rows]))
+    status, out, _ = run("import", *files, "--database", database)
+    assert (status, [line.rpartition(": ")[2] for line in out.splitlines()[:4]]) == (
+        0,
+        [*["2 runs imported, 0 known before"] * 3, "0 runs imported, 2 known before"],
+    )
+    _, out, _ = run("import", *files, "--database", database, "--group", "mine")
+    assert "the record holds 6 runs" in out
+    assert sorted((one.group, one.joules) for one in kept(database)) == [
+        ("c", 8000), ("c", 8000), ("c", 10_000), ("c", 10_000), ("d", 8000), ("d", 8000)
+    ]  # fmt: skip
+
+
+def test_absurd_numbers_in_one_file_leave_the_others_alone(run, database, tmp_path):
+    log = first_era()
+    log.output = [line.replace("for 3 epoch", f"for 1{'0' * 300} epoch") for line in log.output]
+    bad, good = log.save(tmp_path / "bad"), first_era().save(tmp_path / "good")
+    status, out, err = run("import", bad, good, "--database", database)
+    assert (status, err.count("\n")) == (1, 1)
+    assert f"{bad}: 3 epochs were done, 1e+300 planned; nothing of this file is imported" in err
+    assert f"{good}: 1 run imported" in out
 
 
 def test_a_record_that_cannot_be_written_is_one_line_and_status_2(run, tmp_path):
@@ -108,6 +141,18 @@ def test_the_record_is_shown_by_group(run, database, tmp_path):
         ["[red]a group[/red]", "1", "1", "0", "0", "20", "unknown"],
         ["resnet", "3", "1", "1", "1", "2", "2027-01-15 09:00Z"],
     ]
+
+
+def test_a_record_that_only_others_may_write_is_shown(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "history.sqlite"
+        history = History(path)
+        history.add(run_of(1))
+        history.close()
+        with unwritable(Path(folder)):
+            assert history_command.run_show(Namespace(database=path), Settings()) == 0
+    assert cells(capsys.readouterr().out)[1][:2] == ["resnet", "1"]
 
 
 def test_no_record_is_one_line_and_makes_none(run, database):

@@ -1,6 +1,7 @@
 """Ended runs from CSV files and from Carbontracker's logs of both eras; each bad line is named."""
 
 import csv
+import re
 import shutil
 from collections import defaultdict
 from datetime import datetime, timedelta, timezone
@@ -25,12 +26,13 @@ CSV = [
 
 def test_a_csv_file_holds_a_run_for_each_name_in_it():
     first, second = parse_csv(CSV, "x.csv")
-    assert (first.training_job, first.group, first.ending) == ("a/1", "lenet", "finished")
+    assert re.fullmatch(r"a/1~[0-9a-f]{16}", first.training_job)
+    assert (first.group, first.ending) == ("lenet", "finished")
     assert (first.epochs_planned, first.epochs_done, first.joules) == (3, 3, 7400)
     assert (first.epoch_joules, first.epoch_seconds) == (1200, 11)
     assert (first.started_seconds, first.ended_seconds, first.grams, first.gpus) == (0, 1, None, None)
     assert [score.epochs for score in first.scores] == [1, 2]
-    assert (second.training_job, second.group, second.ended_seconds, second.joules) == ("b/1", "vgg", 2, 170)
+    assert (second.group, second.ended_seconds, second.joules) == ("vgg", 2, 170)
     assert {run.group for run in parse_csv(CSV, "x.csv", "mine")} == {"mine"}
 
 
@@ -61,7 +63,14 @@ def test_columns_may_stand_in_any_order_beside_others():
         ([*CSV, "c,c,1,10"], r"x\.csv:8: has 4 cells"),
         ([*CSV, ",c,1,10,1"], r"x\.csv:8: names no run"),
         ([*CSV, 'c,"c,1,10,1'], r"x\.csv:8: unexpected end of data"),
-        ([HEADER, "a,c,1,10,0", "a,c,2,10,0"], r"x\.csv: run 'a' has used no energy"),
+        (
+            [*CSV, "c,c,1,1,1e308"],
+            r"x\.csv:8: '1e308' is beyond what an epoch takes: give 0, or 1e-09 to 1e\+15 \(s, J\)",
+        ),
+        ([*CSV, "c,c,1,1e160,1"], r"x\.csv:8: '1e160' is beyond"),
+        ([*CSV, "c,c,1,1,1e-320"], r"x\.csv:8: '1e-320' is beyond"),
+        ([*CSV, "c,c,inf,1,1"], r"x\.csv:8: 'inf' is no number"),
+        ([*CSV, "d,c,1,10,0", "d,c,2,10,0"], r"x\.csv:8: run 'd' has used no energy in any epoch: leave it out"),
     ],
 )
 def test_a_bad_line_of_a_csv_file_is_named(lines, message):
@@ -79,9 +88,10 @@ def test_recorded_runs_are_imported_whole(repository, name):
         for row in csv.DictReader(file):
             recorded[row["run"]].append((float(row["energy_j"]), row["config"]))
     runs = read_runs(path, None)
-    assert [run.training_job for run in runs] == list(recorded)
+    names = [run.training_job[:-17] for run in runs]
+    assert names == list(recorded)
     for run in runs:
-        epochs = recorded[run.training_job]
+        epochs = recorded[run.training_job[:-17]]
         assert run.joules == pytest.approx(sum(joules for joules, _ in epochs))
         assert (run.epochs_done, run.group) == (len(epochs), epochs[0][1])
         assert bool(run.scores) == (len(epochs) > 1)
@@ -268,6 +278,18 @@ def replaced(log, old, new):
         (lambda log: log.standard.__delitem__(slice(4, None)), r": holds no epoch"),
         (lambda log: log.standard.__delitem__(4), r":5: belongs to no epoch"),
         (lambda log: replaced(log, "-04 10:15:20", "-94 10:15:20"), r": '2025-03-94 10:15:20' is no time"),
+        (lambda log: replaced(log, "0:00:10.00", f"{9**400}:00:10.00"), r":10: '\d{50}' is no duration"),
+        (lambda log: replaced(log, "[50.]", "[1e300]"), r":8: '\[1e300\]' is no power in watts"),
+        (
+            lambda log: replaced(log, "Epoch 2:", f"Epoch {'9' * 5000}:"),
+            r":9: epoch 9{50} stands where epoch 2 belongs",
+        ),
+        (
+            lambda log: setattr(
+                log, "output", [line.replace("for 3 epoch", f"for 1{'0' * 300} epoch") for line in log.output]
+            ),
+            r": 3 epochs were done, 1e\+300 planned",
+        ),
         (
             lambda log: setattr(log, "output", [line.replace("for 3 epoch", "for 2 epoch") for line in log.output]),
             r": 3 epochs were done, 2 planned",
@@ -279,6 +301,11 @@ def test_a_bad_line_of_a_log_is_named(tmp_path, change, message):
     change(log)
     with pytest.raises(ConfigurationError, match=rf"_carbontracker\.log{message}"):
         imported(log, tmp_path)
+
+
+def test_grams_beyond_all_bounds_are_unknown(tmp_path):
+    log = replaced(first_era(), "of 1.55", f"of 1{'0' * 400}")
+    assert imported(log, tmp_path).grams is None
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,11 @@ def test_only_epochs_wholly_after_the_last_change_count():
     assert after_last_change(units, [31.0]) == 0  # nothing lies wholly after it yet
 
 
+@pytest.mark.parametrize("rates", [[1e308] * 9, [1e160, 1e200] * 9, [0.0, 1e300] * 6, [5e-324, 1e-320] * 8, [0.0] * 9])
+def test_absurd_rates_end_in_no_crash(rates):
+    assert level(steps(*rates)).steps
+
+
 @given(st.lists(st.floats(0.01, 1e6), min_size=1, max_size=64), st.booleans())
 def test_a_level_lies_within_what_was_seen(rates, warm):
     found = level(steps(*rates), warm=warm)

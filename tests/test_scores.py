@@ -1,13 +1,18 @@
 """How right forecasts have been, from the record of ended runs."""
 
 import math
+import random
+import time
 
 import pytest
 
+from carbon_exporter.forecast import learning as learning_module
 from carbon_exporter.forecast.conformal import Calibration
+from carbon_exporter.forecast.history import MOST_RUNS, History
 from carbon_exporter.forecast.learning import Learning
 from carbon_exporter.forecast.record import EndedRun, Score
 from carbon_exporter.forecast.scores import Accuracy, Scores
+from carbon_exporter.forecast.scoring import CHECKPOINTS
 from carbon_exporter.model import ConfigurationError
 
 
@@ -17,6 +22,13 @@ def ended(number, scores, ending="finished", group="g", done=10.0):
     return EndedRun(
         f"job-{number}", group, ending, float(number), number + 1.0, 10.0, done, 1000.0, None, 100.0, 60.0, 8.0, kept
     )
+
+
+def history_of(path):
+    history = History(path)
+    runs = history.newest(10**6)
+    history.close()
+    return runs
 
 
 def test_a_finished_run_is_scored_by_what_ended_before_it():
@@ -67,6 +79,48 @@ def test_what_was_learnt_is_there_again_after_a_restart(tmp_path):
     assert again.for_group("g") == learning.for_group("g")
     assert [family.samples for family in again.families()] == [family.samples for family in learning.families()]
     again.close()
+
+
+def test_groups_that_ended_long_ago_are_known_after_a_restart(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_module, "SCORED_RUNS", 100)
+    path = tmp_path / "history.sqlite"
+    history = History(path)
+    rare = [ended(number, {3.0: 0.2 + number / 1000}, group="rare") for number in range(30)]
+    for run in [*rare, *(ended(number, {3.0: 0.0}) for number in range(100, 700))]:
+        history.add(run)
+    history.close()
+    learning = Learning(path)
+    learning.open()
+    assert learning.for_group("rare").runs == tuple(rare)
+    assert learning.for_group("rare").bands["joules"][2].basis == "group"
+    assert (learning.for_group("g").group_runs, learning.for_group("g").fleet_runs) == (200, 200)
+    assert sum(row.runs for row in learning.accuracy()) == 100
+    # Older runs count in full, but move no miss rate.
+    slow = Calibration()
+    for run in history_of(path)[:-100]:
+        slow.remember(run)
+    assert slow.miss_rate("joules", "group", seen=True) == 0.10
+    for run in history_of(path)[-100:]:
+        slow.add(run)
+    assert slow.miss_rate("joules", "group", seen=True) > 0.10
+    assert learning.for_group("g") == slow.for_group("g")
+    learning.close()
+
+
+@pytest.mark.slow
+def test_a_full_record_is_read_in_a_few_seconds(tmp_path):
+    path = tmp_path / "history.sqlite"
+    history, chance = History(path), random.Random(1)
+    for number in range(MOST_RUNS):
+        scores = {k: chance.gauss(0, 0.05) for k in CHECKPOINTS[:6]}
+        history.add(ended(number, scores, group=f"group-{number % 1000}"))
+    history.close()
+    learning = Learning(path)
+    began = time.process_time()
+    learning.open()
+    assert time.process_time() - began < 5
+    assert learning.for_group("group-0").group_runs == MOST_RUNS / 1000
+    learning.close()
 
 
 def test_a_record_that_is_no_use_is_said_at_once(tmp_path):

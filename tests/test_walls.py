@@ -71,6 +71,7 @@ PURE = (
     "forecast/bands.py",
     "forecast/builtin.py",
     "forecast/conformal.py",
+    "forecast/group_calibration.py",
     "forecast/start.py",
     "forecast/stopping.py",
     "forecast/backtest.py",

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from carbon_exporter.forecast.conformal import BUILTIN, Calibration, GroupCalibration
+from carbon_exporter.forecast.conformal import BUILTIN, Calibration
 from carbon_exporter.forecast.energy import Quantiles, forecast
+from carbon_exporter.forecast.group_calibration import GroupCalibration
 from carbon_exporter.forecast.importing import Course
 from carbon_exporter.forecast.level import joule_steps, second_steps
 from carbon_exporter.forecast.record import EndedRun
@@ -190,8 +191,8 @@ def _replay(report: Report, course: Course, bases: Mapping[str, GroupCalibration
 
 
 def _take(table: Table, name: str, count: int, said: Quantiles, actual: float) -> None:
-    errors = table.setdefault(name, {}).setdefault(count, Errors())
     if actual > 0:
+        errors = table.setdefault(name, {}).setdefault(count, Errors())
         errors.take(said.median, actual, None if name in WITHOUT_INTERVAL else (said.low, said.high))
 
 

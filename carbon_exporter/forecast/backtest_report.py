@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace, console: Console | None = None) -> int:
         if not backtest.longer_than_one(courses, arguments.fewest_epochs):
             least = max(2, arguments.fewest_epochs)
             raise ConfigurationError(f"{path}: no run has {least} epochs: give a lower --fewest-epochs, or longer runs")
+        if not any(course.boundaries[-1].joules > 0 for course in courses):
+            raise ConfigurationError(f"{path}: no run has used energy in any epoch: give what each epoch took, in J")
     console = console or Console(soft_wrap=False)
     reports = {path: _watched(path, sets, arguments, console) for path in sets}
     if arguments.json:

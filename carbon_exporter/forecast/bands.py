@@ -1,8 +1,8 @@
 """Bands of ln(actual / level): weighted quantiles of scores, and what can be done with them. Pure."""
 
-import bisect
+import itertools
 import math
-import statistics
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -14,6 +14,7 @@ Weighted: TypeAlias = Sequence[tuple[float, float]]
 
 _RUNS_FOR_HALF_TRUST: Final = 5.0
 _LEAST_SPREAD: Final = 0.01
+_SAME: Final = 1e-9
 
 
 class Band(NamedTuple):
@@ -47,62 +48,94 @@ class Band(NamedTuple):
         )
 
 
-def fitted(synthetic: Sequence[float], fleet: Sequence[float]) -> Sequence[float]:
-    """The synthetic scores, the nearer to the fleet's own centre and spread the more of these there are.
+def fitted(synthetic: Sequence[float], fleet: Weighted) -> Sequence[float]:
+    """The synthetic scores, the nearer to the fleet's own centre and spread the more these weigh.
 
     What they lend is the shape of the tails, for which a few runs are too few.
     """
     if not fleet:
         return synthetic
-    trust = len(fleet) / (len(fleet) + _RUNS_FOR_HALF_TRUST)
-    old_centre, old_spread = _centre_and_spread(synthetic)
-    centre, spread = _centre_and_spread(fleet)
+    old_centre, old_spread, _ = _centre_and_spread([(score, 1.0) for score in synthetic])
+    centre, spread, weight = _centre_and_spread(fleet)
+    trust = weight / (weight + _RUNS_FOR_HALF_TRUST)
     factor = max(spread / old_spread, _LEAST_SPREAD) ** trust
     moved = old_centre + trust * (centre - old_centre)
     return [moved + factor * (score - old_centre) for score in synthetic]
 
 
-def _centre_and_spread(scores: Sequence[float]) -> tuple[float, float]:
-    """The median, and the mean distance from it."""
-    centre = statistics.median(scores)
-    return centre, sum([abs(score - centre) for score in scores]) / len(scores)
+def _centre_and_spread(entries: Weighted) -> tuple[float, float, float]:
+    """The median, the mean distance from it, and the weight of all."""
+    weight = sum([own for _, own in entries])
+    centre = weighted_band(entries, 0.5, "builtin").median
+    return centre, sum([own * abs(score - centre) for score, own in entries]) / weight, weight
+
+
+class Layer(NamedTuple):
+    """Scores and their weights, to look up in; made by `layer`.
+
+    Attributes:
+        scores: rising.
+        before: the weight of all scores before each, and at the end that of all.
+    """
+
+    scores: Sequence[float]
+    before: Sequence[float]
+
+
+def layer(entries: Weighted) -> Layer:
+    """`entries` to look up in."""
+    before = itertools.accumulate((weight for _, weight in entries), initial=0.0)
+    return Layer([score for score, _ in entries], list(before))
 
 
 def weighted_band(entries: Weighted, miss_rate: float, basis: Basis) -> Band:
+    """`layered_band` of one layer."""
+    return layered_band(layer(entries), 1.0, (), miss_rate, basis)
+
+
+def layered_band(rest: Layer, share: float, own: Sequence[float], miss_rate: float, basis: Basis) -> Band:
     """The median, and half the miss rate at each end, where the run to come counts as one more, beyond the end.
 
-    Where there are too few, the ends are the outermost scores.
+    Where there are too few scores, the ends are the outermost ones. The layers are not merged, so that a thousand
+    groups can look up in the same `rest`.
+
+    Args:
+        rest: at least one score.
+        share: that the weights of `rest` are multiplied with.
+        own: rising, each of weight 1.
+        miss_rate: that the band aims at.
+        basis: of the band.
     """
-    total = sum([weight for _, weight in entries])
-    tail = miss_rate / 2 * (total + 1)
-    downwards = entries[::-1]
-    median = (_halfway(entries, total) + _halfway(downwards, total)) / 2
-    return Band(_reached(entries, tail), median, _reached(downwards, tail), basis)
+    total = share * rest.before[-1] + len(own)
+    tail = miss_rate / 2 * (total + 1) * (1 + _SAME)
+
+    def up_to(number: int) -> float:
+        return number + 1 + share * rest.before[bisect_right(rest.scores, own[number])]
+
+    def within(weight: float) -> tuple[int, int]:
+        """How many scores of each layer come first and weigh no more than `weight` together."""
+        of_own = bisect_right(range(len(own)), weight, key=up_to)
+        of_rest = bisect_right(rest.before, (weight - of_own) / share) - 1
+        most = bisect_right(rest.scores, own[of_own]) if of_own < len(own) else len(rest.scores)
+        return min(most, max(0, of_rest)), of_own
+
+    of_rest, of_own = within(tail)
+    lower = [*rest.scores[max(of_rest - 1, 0) : of_rest], *own[max(of_own - 1, 0) : of_own]]
+    low = max(lower) if lower else _following(rest, own, 0, 0)[0]
+    # The score with which the upper tail would weigh too much is left out of it.
+    high = _following(rest, own, *within(total - tail))[-1]
+    middle = [_following(rest, own, *within(total / 2 * (1 + sign * _SAME)))[0] for sign in (-1, 1)]
+    return Band(low, sum(middle) / 2, high, basis)
 
 
-def _reached(entries: Weighted, weight: float) -> float:
-    """The last score up to which the entries weigh no more than `weight`; the first one where even that does."""
-    reached, best = 0.0, entries[0][0]
-    for value, own in entries:
-        reached += own
-        if reached > weight:
-            break
-        best = value
-    return best
-
-
-def _halfway(entries: Weighted, total: float) -> float:
-    reached = 0.0
-    for value, own in entries:
-        reached += own
-        if reached >= total / 2 * (1 - 1e-9):
-            return value
-    return entries[-1][0]
+def _following(rest: Layer, own: Sequence[float], of_rest: int, of_own: int) -> Sequence[float]:
+    """The next two scores, or the last."""
+    return sorted([*rest.scores[of_rest : of_rest + 2], *own[of_own : of_own + 2]])[:2]
 
 
 def interpolated(bands: Sequence[Band], units: float) -> Band:
     """Straight between the checkpoints on both sides, on a logarithmic scale; the last one's beyond it."""
-    right = bisect.bisect_left(CHECKPOINTS, units * (1 - 1e-9))
+    right = bisect_left(CHECKPOINTS, units * (1 - 1e-9))
     if right >= len(CHECKPOINTS) or right == 0:
         return bands[min(right, len(CHECKPOINTS) - 1)]
     before, after = CHECKPOINTS[right - 1], CHECKPOINTS[right]

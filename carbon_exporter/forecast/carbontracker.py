@@ -30,6 +30,11 @@ _PREDICTED: Final = re.compile(r"Predicted consumption for (\d+) epoch")
 _ACTUAL: Final = re.compile(r"Actual consumption\b.*?Energy:\s*(\S+)\s+kWh\s+CO2eq:\s*(\S+)\s+g")
 
 
+_MOST_EPOCHS: Final = 1e9
+_MOST_SECONDS: Final = 1e9
+_MOST_WATTS: Final = 1e12
+
+
 class _Record(NamedTuple):
     """What was logged at one moment; lines that it was wrapped into are joined again."""
 
@@ -55,7 +60,7 @@ class _Log:
     devices: dict[str, int] = field(default_factory=dict)
     epochs: list[_Epoch] = field(default_factory=list)
     pue: float | None = None
-    interrupted_before: int | None = None
+    interrupted_before: float | None = None
 
 
 def parse_log_pair(
@@ -124,8 +129,8 @@ def _take(record: _Record, log: _Log) -> None:
     elif match := _PUE.search(text):
         log.pue = float(match[1])
     elif match := _EPOCH.match(text):
-        if int(match[1]) != len(log.epochs) + 1:
-            raise ValueError(f"epoch {match[1]} stands where epoch {len(log.epochs) + 1} belongs")
+        if float(match[1]) != len(log.epochs) + 1:
+            raise ValueError(f"epoch {match[1][:50]} stands where epoch {len(log.epochs) + 1} belongs")
         log.epochs.append(_Epoch(record.line, record.time))
     elif match := _DURATION.match(text):
         _current(log).seconds = _seconds(match[1])
@@ -133,7 +138,7 @@ def _take(record: _Record, log: _Log) -> None:
         component = match[1].lower()
         _current(log).watts[component] = _watts(match[2], log.devices.get(component))
     elif match := _INTERRUPTED.match(text):
-        log.interrupted_before = int(match[1])
+        log.interrupted_before = float(match[1])
 
 
 def _current(log: _Log) -> _Epoch:
@@ -144,9 +149,10 @@ def _current(log: _Log) -> _Epoch:
 
 def _seconds(text: str) -> float:
     clock = _CLOCK.fullmatch(text.strip())
-    if clock is None:
+    seconds = math.inf if clock is None else float(clock[1]) * 3600 + float(clock[2]) * 60 + float(clock[3])
+    if seconds > _MOST_SECONDS:
         raise ValueError(f"{text[:50]!r} is no duration such as 0:01:02.50")
-    return int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
+    return seconds
 
 
 def _watts(text: str, devices: int | None) -> float | None:
@@ -159,7 +165,7 @@ def _watts(text: str, devices: int | None) -> float | None:
         watts = [float(number) for number in text.strip().strip("[]").split()]
     except ValueError:
         watts = []
-    if not watts or not all(0 <= value < math.inf or math.isnan(value) for value in watts):
+    if not watts or not all(0 <= value <= _MOST_WATTS or math.isnan(value) for value in watts):
         raise ValueError(f"{text[:50]!r} is no power in watts")
     total = math.fsum(watts) if text.startswith("[") else watts[0] * devices
     return None if math.isnan(total) else total
@@ -221,16 +227,16 @@ def _planned(log: _Log, told: str) -> float:
     done = len(log.epochs)
     predicted = _PREDICTED.search(told)
     if predicted:
-        planned = int(predicted[1])
+        planned = float(predicted[1])
     elif log.interrupted_before is not None:
         planned = log.interrupted_before
     elif "Actual consumption" in told:
-        planned = done
+        planned = float(done)
     else:
         raise ValueError(": neither log says how many epochs were planned")
-    if done > planned:
-        raise ValueError(f": {done} epochs were done, {planned} planned")
-    return float(planned)
+    if not done <= planned <= _MOST_EPOCHS:
+        raise ValueError(f": {done} epochs were done, {planned:g} planned")
+    return planned
 
 
 def _ending(log: _Log, planned: float) -> Ending:
@@ -252,4 +258,5 @@ def _grams(told: str, joules: float, pue: float | None) -> float | None:
         return None
     if not (kilowatt_hours > 0 and grams >= 0 and math.isfinite(kilowatt_hours + grams)):
         return None
-    return grams / kilowatt_hours * pue * joules / JOULES_PER_KILOWATT_HOUR
+    counted = grams / kilowatt_hours * pue * joules / JOULES_PER_KILOWATT_HOUR
+    return counted if math.isfinite(counted) else None

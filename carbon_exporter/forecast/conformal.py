@@ -7,18 +7,18 @@ inference: Gibbs and Candès, NeurIPS 2021).
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from carbon_exporter.forecast import builtin
-from carbon_exporter.forecast.bands import Band, Basis, Weighted, fitted, interpolated, weighted_band
+from carbon_exporter.forecast.bands import Band, Basis, Layer, fitted, layer, layered_band
+from carbon_exporter.forecast.group_calibration import GroupCalibration, Quantity, Usual
 from carbon_exporter.forecast.record import EndedRun, Score
 from carbon_exporter.forecast.scoring import CHECKPOINTS
-from carbon_exporter.forecast.stopping import Survival, survival_of
+from carbon_exporter.forecast.stopping import survival_of
 
-Quantity: TypeAlias = Literal["joules", "seconds"]
+__all__ = ["BUILTIN", "BUILTIN_WEIGHT", "MISS_RATE", "Calibration", "GroupCalibration"]
 
 _Scores: TypeAlias = Mapping[float, Score]
 """Of one run, by checkpoint."""
@@ -35,6 +35,7 @@ UNSEEN_WIDENING: Final = 1.1
 _MISS_RATE_STEP: Final = 0.02
 _LEAST_MISS_RATE: Final = 0.005
 _MOST_MISS_RATE: Final = 0.5
+_SAME: Final = 1e-9
 _BUILTIN: Final[Mapping[Quantity, Mapping[float, tuple[float, ...]]]] = {
     "joules": builtin.JOULES,
     "seconds": builtin.SECONDS,
@@ -42,48 +43,11 @@ _BUILTIN: Final[Mapping[Quantity, Mapping[float, tuple[float, ...]]]] = {
 _QUANTITIES: Final[tuple[Quantity, ...]] = ("joules", "seconds")
 
 
-@dataclass(frozen=True, slots=True)
-class GroupCalibration:
-    """What ended runs say of the forecasts of one group.
+class _Own(NamedTuple):
+    """Of a group: how many runs have scores, and these scores, rising."""
 
-    Attributes:
-        bands: quantity -> a band for each of CHECKPOINTS.
-        fleet_runs, group_runs: how many ended runs they rest on, of all groups and of this one.
-        runs: the group's own, oldest first, those without scores too.
-        survival: where runs of the group stop early; None without a record of it.
-    """
-
-    bands: Mapping[Quantity, tuple[Band, ...]]
-    fleet_runs: int = 0
-    group_runs: int = 0
-    runs: tuple[EndedRun, ...] = ()
-    survival: Survival | None = None
-
-    def runs_behind(self, basis: Basis) -> int:
-        """How many ended runs an interval of this basis rests on."""
-        return {"group": self.group_runs, "fleet": self.fleet_runs, "builtin": 0}[basis]
-
-    def band(self, quantity: Quantity, units: float, *, set_aside: bool) -> Band:
-        """The band after `units` of work, straight between the checkpoints on a logarithmic scale.
-
-        Args:
-            quantity: whose level it is about.
-            units: that were seen, greater than 0.
-            set_aside: the level leaves the first unit out. Where it does not, the first unit's surplus is a `units`-th
-                part of it, and what is known of the level after one unit shrinks in proportion.
-        """
-        bands = self.bands[quantity]
-        if set_aside:
-            # Before the second unit is whole, its level is as much less certain as it is shorter.
-            stretch = 1 / math.sqrt(max(units - 1, 0.25)) if units < 2 else 1.0
-            return interpolated(bands, max(units, 2.0)).stretched(stretch)
-        if units <= 1:
-            return bands[0].stretched(1 / math.sqrt(units))
-        shared = bands[0].shared_by(units)
-        if units < 2:
-            return shared
-        learnt = interpolated(bands, units)
-        return learnt.hull(shared)
+    runs: int
+    scores: Mapping[tuple[Quantity, float], Sequence[float]]
 
 
 class Calibration:
@@ -94,29 +58,41 @@ class Calibration:
     """
 
     def __init__(self, runs: Iterable[EndedRun] = ()) -> None:
-        self._fleet: deque[_Scores] = deque(maxlen=WINDOW_RUNS)
+        self._fleet: deque[tuple[EndedRun, _Scores]] = deque(maxlen=WINDOW_RUNS)
         self._groups: dict[str, deque[tuple[EndedRun, _Scores]]] = {}
         self._miss_rates: dict[tuple[Quantity, Basis, bool], float] = {}
-        self._rest: dict[tuple[Quantity, float], Weighted] = {}
+        self._rest: dict[tuple[Quantity, float, bool], Layer] = {}
+        self._own: dict[str, _Own] = {}
+        self._usual: Usual | None = None
         self._known: dict[str, GroupCalibration] = {}
         for run in runs:
             self.add(run)
 
     def add(self, run: EndedRun) -> None:
         """Learn from a run that has just ended."""
-        scores = {one.epochs: one for one in run.scores if one.epochs in CHECKPOINTS and math.isfinite(sum(one))}
+        scores = _usable(run)
         if scores:
             self._adapt(run.group, scores)
-            self._fleet.append(scores)
+        self.remember(run)
+
+    def remember(self, run: EndedRun) -> None:
+        """Learn from a run that ended long ago: its scores count, but no miss rate moves."""
+        scores = _usable(run)
+        if scores:
+            self._fleet.append((run, scores))
             self._rest.clear()
+            self._usual = None
             self._known.clear()
         if run.group:
             of_group = self._groups.pop(run.group, None) or deque(maxlen=WINDOW_RUNS)
             of_group.append((run, scores))
             self._groups[run.group] = of_group
             self._known.pop(run.group, None)
+            self._own.pop(run.group, None)
             if len(self._groups) > MOST_GROUPS:
-                del self._groups[next(iter(self._groups))]
+                oldest = next(iter(self._groups))
+                del self._groups[oldest]
+                self._own.pop(oldest, None)
 
     def copy(self) -> "Calibration":
         """One that learns on by itself."""
@@ -131,12 +107,14 @@ class Calibration:
         name = group if group in self._groups else ""
         if name not in self._known:
             runs = tuple(run for run, _ in self._groups.get(name, ()))
-            own = self._own(name)
+            own = self._scores_of(name)
             bands = {
                 quantity: tuple(self._band(quantity, checkpoint, own, widened=True) for checkpoint in CHECKPOINTS)
                 for quantity in _QUANTITIES
             }
-            self._known[name] = GroupCalibration(bands, len(self._fleet), len(own), runs, survival_of(runs))
+            self._known[name] = GroupCalibration(
+                bands, len(self._fleet), own.runs, runs, survival_of(runs), self._usual_epochs()
+            )
         return self._known[name]
 
     def miss_rate(self, quantity: Quantity, basis: Basis, *, seen: bool) -> float:
@@ -150,7 +128,7 @@ class Calibration:
         """
         if len(self._fleet) < FEWEST_RUNS_TO_ADAPT:
             return
-        own = self._own(group)
+        own = self._scores_of(group)
         for quantity in _QUANTITIES:
             missed: dict[Basis, list[bool]] = {"group": [], "fleet": [], "builtin": []}
             for checkpoint, score in scores.items():
@@ -158,48 +136,81 @@ class Calibration:
                 missed[band.basis].append(not band.holds(score.joules if quantity == "joules" else score.seconds))
             for basis, misses in missed.items():
                 if misses and basis != "builtin":
-                    rate = self.miss_rate(quantity, basis, seen=bool(own))
+                    rate = self.miss_rate(quantity, basis, seen=own.runs > 0)
                     rate += _MISS_RATE_STEP * (MISS_RATE - sum(misses) / len(misses))
-                    self._miss_rates[quantity, basis, bool(own)] = min(max(rate, _LEAST_MISS_RATE), _MOST_MISS_RATE)
+                    self._miss_rates[quantity, basis, own.runs > 0] = min(max(rate, _LEAST_MISS_RATE), _MOST_MISS_RATE)
 
-    def _own(self, group: str) -> list[_Scores]:
-        return [scores for _, scores in self._groups.get(group, ()) if scores]
+    def _usual_epochs(self) -> Usual | None:
+        if self._usual is None:
+            told = [run for run, _ in self._fleet if min(run.epoch_seconds, run.epoch_joules) > 0]
+            if told:
+                seconds, watts = (
+                    [run.epoch_seconds for run in told],
+                    [run.epoch_joules / run.epoch_seconds for run in told],
+                )
+                self._usual = Usual((min(seconds), max(seconds)), (min(watts), max(watts)))
+        return self._usual
 
-    def _band(self, quantity: Quantity, checkpoint: float, own: Sequence[_Scores], *, widened: bool) -> Band:
-        """The group's scores, each of weight 1, beside those of the rest, which share 10, or 5 beside a large group."""
-        rest = self._fleet_scores(quantity, checkpoint)
-        fleet_weight = sum(weight for _, weight in rest) - BUILTIN_WEIGHT
-        basis: Basis = "fleet" if fleet_weight >= BUILTIN_WEIGHT else "builtin"
-        mine = _scores_at(own, quantity, checkpoint)
+    def _scores_of(self, group: str) -> _Own:
+        if group not in self._own:
+            runs = [scores for _, scores in self._groups.get(group, ()) if scores]
+            places = [(quantity, checkpoint) for quantity in _QUANTITIES for checkpoint in CHECKPOINTS]
+            own = _Own(len(runs), {place: sorted(_scores_at(runs, *place)) for place in places})
+            if not runs:
+                return own
+            self._own[group] = own
+        return self._own[group]
+
+    def _band(self, quantity: Quantity, checkpoint: float, own: _Own, *, widened: bool) -> Band:
+        """The group's scores, each of weight 1, beside those of the rest, which share 10, or 5 beside a large group.
+
+        For a kind never seen, kinds are what comes and goes alike, not runs: each weighs 1, and its runs share that
+        (hierarchical conformal prediction: Lee, Barber and Willett, arXiv 2306.06342).
+        """
+        rest = self._fleet_scores(quantity, checkpoint, by_kind=not own.runs)
+        fleet_weight = rest.before[-1] - BUILTIN_WEIGHT
+        basis: Basis = "fleet" if fleet_weight >= BUILTIN_WEIGHT * (1 - _SAME) else "builtin"
+        mine = own.scores[quantity, checkpoint]
         if not mine:
-            band = weighted_band(rest, self.miss_rate(quantity, basis, seen=bool(own)), basis)
-            return band.stretched(UNSEEN_WIDENING) if widened and not own else band
-        share = REST_WEIGHT_OF_LARGE_GROUP if len(mine) >= LARGE_GROUP else REST_WEIGHT
-        scale = share / (fleet_weight + BUILTIN_WEIGHT)
-        if len(mine) >= scale * max(fleet_weight, BUILTIN_WEIGHT):
+            band = layered_band(rest, 1.0, (), self.miss_rate(quantity, basis, seen=own.runs > 0), basis)
+            return band.stretched(UNSEEN_WIDENING) if widened and not own.runs else band
+        weight = REST_WEIGHT_OF_LARGE_GROUP if len(mine) >= LARGE_GROUP else REST_WEIGHT
+        share = weight / (fleet_weight + BUILTIN_WEIGHT)
+        if len(mine) >= share * max(fleet_weight, BUILTIN_WEIGHT):
             basis = "group"
-        entries = sorted([(value, weight * scale) for value, weight in rest] + [(value, 1.0) for value in mine])
-        return weighted_band(entries, self.miss_rate(quantity, basis, seen=True), basis)
+        return layered_band(rest, share, mine, self.miss_rate(quantity, basis, seen=True), basis)
 
-    def _fleet_scores(self, quantity: Quantity, checkpoint: float) -> Weighted:
-        """The fleet's scores, each of weight 1, and the synthetic ones, which share 10."""
-        key = (quantity, checkpoint)
+    def _fleet_scores(self, quantity: Quantity, checkpoint: float, *, by_kind: bool) -> Layer:
+        """The fleet's scores, each of weight 1, or each kind's together, and the synthetic ones, which share 10.
+
+        Nobody knows the kind of a run without a group: it is one of its own.
+        """
+        key = (quantity, checkpoint, by_kind)
         if key not in self._rest:
-            fleet = _scores_at(self._fleet, quantity, checkpoint)
+            passed = _last_passed([scores for _, scores in self._fleet], checkpoint)
+            found = [(run.group, getattr(scores[passed], quantity)) for run, scores in self._fleet if passed in scores]
+            sizes = Counter(group if by_kind else "" for group, _ in found)
+            fleet = sorted((score, 1 / sizes[group] if group in sizes and group else 1.0) for group, score in found)
             synthetic = fitted(_BUILTIN[quantity][checkpoint], fleet)
             weight = BUILTIN_WEIGHT / len(synthetic)
-            self._rest[key] = sorted([(value, 1.0) for value in fleet] + [(value, weight) for value in synthetic])
+            self._rest[key] = layer(sorted([*fleet, *((value, weight) for value in synthetic)]))
         return self._rest[key]
 
 
-def _scores_at(runs: Iterable[_Scores], quantity: Quantity, checkpoint: float) -> list[float]:
-    """One score of each run at `checkpoint`; where no run has one, at the last checkpoint before that any has."""
-    runs = list(runs)
-    for passed in reversed(CHECKPOINTS[: CHECKPOINTS.index(checkpoint) + 1]):
-        scores = [run[passed] for run in runs if passed in run]
-        if scores:
-            return [score.joules for score in scores] if quantity == "joules" else [score.seconds for score in scores]
-    return []
+def _usable(run: EndedRun) -> _Scores:
+    return {one.epochs: one for one in run.scores if one.epochs in CHECKPOINTS and math.isfinite(sum(one))}
+
+
+def _scores_at(runs: Sequence[_Scores], quantity: Quantity, checkpoint: float) -> list[float]:
+    """One score of each run at `_last_passed`."""
+    passed = _last_passed(runs, checkpoint)
+    return [getattr(run[passed], quantity) for run in runs if passed in run]
+
+
+def _last_passed(runs: Sequence[_Scores], checkpoint: float) -> float:
+    """`checkpoint`; where no run has a score there, the last checkpoint before that any has."""
+    earlier = reversed(CHECKPOINTS[: CHECKPOINTS.index(checkpoint) + 1])
+    return next((passed for passed in earlier if any(passed in run for run in runs)), checkpoint)
 
 
 BUILTIN: Final = Calibration().for_group("")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from carbon_exporter.forecast.bands import Band
-from carbon_exporter.forecast.conformal import BUILTIN, GroupCalibration, Quantity
+from carbon_exporter.forecast.conformal import BUILTIN
+from carbon_exporter.forecast.group_calibration import TOO_FAR, GroupCalibration, Quantity
 from carbon_exporter.forecast.level import (
     Boundary,
     Level,
@@ -29,12 +30,12 @@ __all__ = ["BUILTIN", "QUANTILES", "Boundary", "Forecast", "Quantiles", "Warn", 
 QUANTILES: Final = ("0.05", "0.5", "0.95")
 _FEWEST_UNITS: Final = 0.1
 _WIDEST: Final = 5.0
-_TOO_FAR: Final = 2.0
 _SAME: Final = 1e-9
 
 Warn: TypeAlias = Literal["no_epoch_seen", "one_epoch_seen", "kind_never_seen", "change_not_seen", "unlike_ended_runs"]
 """Why a forecast deserves less trust: less than one epoch, or than two, seen; no run of its group has ended; GPUs or
-power limit changed, and no epoch has been seen since; after its first epoch it went on as no ended run did."""
+power limit changed, and no epoch has been seen since; its epochs, or how it went on after
+the first, are unlike those of all ended runs."""
 
 
 class Quantiles(NamedTuple):
@@ -73,11 +74,6 @@ class Forecast:
     warnings: tuple[Warn, ...] = ()
     expected_joules: Expected | None = None
     expected_end_timestamp_seconds: Expected | None = None
-
-    @property
-    def low_confidence(self) -> bool:
-        """Whether anything warns of it."""
-        return bool(self.warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +155,13 @@ def forecast(
 
 def measured(boundaries: Sequence[Boundary], joules: float, end_seconds: float, epochs_completed: float) -> Forecast:
     """The "forecast" of a job that has ended: what it used, without an interval."""
-    epochs = max(epochs_completed, 1.0)
-    start_joules = boundaries[0].joules if boundaries else 0.0
+    begun = next((one for one in boundaries[:1] if one.epochs < epochs_completed), Boundary(0.0, end_seconds, 0.0))
+    epochs = epochs_completed - begun.epochs
     return Forecast(
         joules=Quantiles(joules, joules, joules),
         end_timestamp_seconds=Quantiles(end_seconds, end_seconds, end_seconds),
-        epoch_joules=(joules - start_joules) / epochs,
-        epochs_observed=epochs_completed,
+        epoch_joules=(joules - begun.joules) / max(epochs, 1.0),
+        epochs_observed=epochs,
         basis="measured",
     )
 
@@ -196,8 +192,9 @@ def _from_epochs(
     kept, changed = units[begin:], begin > 0
     # After a change nothing is left out, so that its first unit counts as the second of a run.
     seen = (kept[-1].epochs - kept[0].epochs) / unit + changed
-    joules, joules_unlike = _course("joules", kept, seen, epochs_planned, calibration, changed=changed)
-    seconds, seconds_unlike = _course("seconds", kept, seen, epochs_planned, calibration, changed=changed)
+    far = _is_far(kept, calibration)
+    joules, joules_unlike = _course("joules", kept, seen, epochs_planned, calibration, changed=changed, far=far)
+    seconds, seconds_unlike = _course("seconds", kept, seen, epochs_planned, calibration, changed=changed, far=far)
     warned: dict[Warn, bool] = {
         "one_epoch_seen": seen < 2 * (1 - _SAME),
         "change_not_seen": not changed and any(units[0].seconds < moment for moment in change_seconds),
@@ -214,6 +211,7 @@ def _course(
     calibration: GroupCalibration,
     *,
     changed: bool,
+    far: bool,
 ) -> tuple[_Course, bool]:
     """How a quantity goes on after `seen` units, and whether it has gone unlike all ended runs so far."""
     last = units[-1]
@@ -222,16 +220,22 @@ def _course(
     set_aside = changed or len(steps) > 1
     band = calibration.band(quantity, seen, set_aside=set_aside)
     comparable = calibration.fleet_runs > 0 and set_aside and not changed
-    unlike = comparable and _is_unlike(steps[0].rate, found.rate, calibration.bands[quantity][0])
+    unlike = far or (comparable and _is_unlike(steps[0].rate, found.rate, calibration.bands[quantity][0]))
     if unlike:
-        band = band.hull(BUILTIN.band(quantity, seen, set_aside=True))
+        band = band.hull(BUILTIN.band(quantity, seen, set_aside=set_aside))
     reached = last.joules if quantity == "joules" else last.seconds
     return _Course(reached, last.epochs, found.rate, _at_least_own(band, found, epochs_planned - last.epochs)), unlike
 
 
+def _is_far(units: Sequence[Boundary], calibration: GroupCalibration) -> bool:
+    """Whether its epochs are shorter or longer, or their power is lower or higher, by far, than in any ended run."""
+    seconds, joules = level(second_steps(units)).rate, level(joule_steps(units)).rate
+    return calibration.usual is not None and seconds > 0 and calibration.usual.is_far_from(seconds, joules)
+
+
 def _is_unlike(first: float, rate: float, after_first: Band) -> bool:
     """Whether what followed the first epoch is twice as far from it as ended runs would have it."""
-    return min(first, rate) > 0 and not after_first.stretched(_TOO_FAR).holds(math.log(rate / first))
+    return min(first, rate) > 0 and not after_first.stretched(TOO_FAR).holds(math.log(rate / first))
 
 
 def _at_least_own(band: Band, found: Level, remaining: float) -> Band:
@@ -247,7 +251,7 @@ def _at_least_own(band: Band, found: Level, remaining: float) -> Band:
     # statistics.stdev counts in fractions: exact, and too slow for thousands of jobs.
     deviation = math.sqrt(sum((rate - mean) ** 2 for rate in rates) / (len(rates) - 1))
     own = _student_95(len(rates) - 1) * deviation * math.sqrt(1 / len(rates) + mean_step / remaining)
-    if own <= _TOO_FAR * max(band.high - band.median, band.median - band.low):
+    if own <= TOO_FAR * max(band.high - band.median, band.median - band.low):
         return band
     return band.hull(Band(band.median - own, band.median, band.median + own))
 

@@ -70,7 +70,8 @@ def _points(series: Sequence[Series], begin_seconds: float) -> tuple[list[Point]
         for seconds, value in one.points:
             if seconds >= begin_seconds and value >= 0:
                 moments.setdefault(seconds, {}).setdefault(node, {})[name] = value
-    totals, points = Totals(), []
+    totals = Totals()
+    points: list[Point] = []
     before: Mapping[str, Counters] = {}
     for seconds, nodes in sorted(moments.items()):
         if nodes == before and seconds - points[-1].seconds < _LOOKBACK_SECONDS:

@@ -13,31 +13,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from carbon_exporter.forecast import history_file
 from carbon_exporter.forecast.record import EndedRun, Score
 from carbon_exporter.model import ConfigurationError
 from carbon_exporter.naming import training_job_name
 
 MOST_RUNS: Final = 20_000
 _DELETED_AT_ONCE: Final = 10
-_BUSY_SECONDS: Final = 5.0
-_APPLICATION_ID: Final = 0x63_6F_32_65  # "co2e": tells this file from other programs' databases
-_MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
-    (
-        """CREATE TABLE runs (
-            id INTEGER PRIMARY KEY, training_job TEXT NOT NULL, run_group TEXT NOT NULL, ending TEXT NOT NULL,
-            started_seconds REAL NOT NULL, ended_seconds REAL NOT NULL, epochs_planned REAL NOT NULL,
-            epochs_done REAL NOT NULL, joules REAL NOT NULL, grams REAL, epoch_joules REAL NOT NULL,
-            epoch_seconds REAL NOT NULL, gpus REAL, UNIQUE (training_job, started_seconds))""",
-        "CREATE INDEX runs_by_end ON runs (ended_seconds, training_job, started_seconds)",
-        """CREATE TABLE scores (
-            run_id INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE, epochs REAL NOT NULL,
-            joules REAL NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (run_id, epochs)) WITHOUT ROWID""",
-    ),
-)
-"""What brings a file from each version of the schema to the next, beginning with none. Only ever added to."""
 _COLUMNS: Final = (
     "training_job, run_group, ending, started_seconds, ended_seconds, epochs_planned, epochs_done, joules, grams, "
-    "epoch_joules, epoch_seconds, gpus"
+    "epoch_joules, epoch_seconds, gpus, epochs_begun"
 )
 _NEWEST_FIRST: Final = "ORDER BY ended_seconds DESC, training_job DESC, started_seconds DESC"
 Result = TypeVar("Result")
@@ -47,8 +32,9 @@ _log: Final = logging.getLogger(__name__)
 class History:
     """The newest 20,000 ended runs; for use from the thread that made it.
 
-    A file that is no database is renamed to NAME.unusable. Where the file cannot be opened or written, the log says so
-    once, and what it held as far as it can be read, and all that follows, is kept in memory.
+    A file that is no database is renamed to NAME.unusable; the newest three such are kept. Where the file cannot be
+    opened or written, the log says so once, and what it holds as far as it can be read, and all that follows, is kept
+    in memory.
 
     Args:
         path: of the file, made where it is not there; None keeps everything in memory.
@@ -68,9 +54,27 @@ class History:
         self._on_disk_only = on_disk_only
         self._failed = False
         try:
-            self._connection = _open(path)
+            self._connection = history_file.connect(path)
         except (OSError, sqlite3.Error) as error:
             self._connection = self._open_memory(error)
+
+    @classmethod
+    def copy_of(cls, path: Path) -> "History":
+        """What the file holds, in memory; the file itself is only read.
+
+        Raises:
+            ConfigurationError: it is a newer version's or another program's, or cannot be read.
+        """
+        history = cls(None)
+        try:
+            history_file.read_into(history._connection, path)
+        except sqlite3.Error as error:
+            history.close()
+            raise ConfigurationError(f"{path}: the record of ended runs cannot be read: {error}") from None
+        except ConfigurationError:
+            history.close()
+            raise
+        return history
 
     def add(self, run: EndedRun) -> bool:
         """Keep `run`, whose names are shortened to 200 characters; False where it is there already, by job and start.
@@ -121,22 +125,29 @@ class History:
             return work(self._connection)
 
     def _open_memory(self, error: Exception, failed: sqlite3.Connection | None = None) -> sqlite3.Connection:
-        """A database in memory with what `failed` holds, as far as that can be read; `error` is said."""
+        """A database in memory with what `failed`, or the file, holds, as far as it can be read; `error` is said."""
         said = error.strerror if isinstance(error, OSError) else str(error)
         problem = f"{self._path}: the record of ended runs cannot be used: {said}"
         if self._on_disk_only:
             raise ConfigurationError(f"{problem}; make it a file that can be written, with room on its disk")
-        _log.error("%s; it goes on in memory, so make room or the file writable and restart", problem)
         self._failed = True
-        memory = _open(None)
+        memory = history_file.connect(None)
         try:
             if failed is not None:
                 failed.rollback()
                 failed.backup(memory)
-                _check(memory)
+                history_file.check(memory)
+            elif self._path is not None:
+                history_file.read_into(memory, self._path)
         except sqlite3.Error:
             memory.close()
-            memory = _open(None)
+            memory = history_file.connect(None)
+        except ConfigurationError:
+            memory.close()
+            raise
+        (runs,) = memory.execute("SELECT count(*) FROM runs").fetchone()
+        cure = "make room or the file writable and restart"
+        _log.error("%s; it goes on in memory with the %d runs that can be read, so %s", problem, runs, cure)
         return memory
 
 
@@ -171,75 +182,11 @@ def _newest(connection: sqlite3.Connection, most: int) -> list[EndedRun]:
         (most,),
     ):
         scores.setdefault(run_id, []).append(Score(*score))
-    return [EndedRun(*[*row, tuple(scores.get(run_id, ()))]) for run_id, *row in reversed(rows)]
-
-
-def _open(path: Path | None) -> sqlite3.Connection:
-    if path is None:
-        return _connect(":memory:")
-    if not path.name or path.is_dir():
-        raise ConfigurationError(f"{path}: is a folder: name a file for the record of ended runs")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return _connect(str(path))
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError as error:
-        aside = path.with_name(f"{path.name}.unusable")
-        _log.warning("%s: %s: it is set aside as %s, and the record starts anew", path, error, aside.name)
-        path.replace(aside)
-        for companion in ("-wal", "-shm"):
-            path.with_name(path.name + companion).unlink(missing_ok=True)
-        return _connect(str(path))
-
-
-def _connect(database: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(database, timeout=_BUSY_SECONDS, isolation_level=None)
-    try:
-        _check(connection)
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        _migrate(connection, database)
-        connection.execute("PRAGMA journal_mode = WAL")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _check(connection: sqlite3.Connection) -> None:
-    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        raise sqlite3.DatabaseError("is damaged")
-
-
-def _migrate(connection: sqlite3.Connection, database: str) -> None:
-    """Bring the schema to the newest version in one transaction: a kill leaves the old one, whole."""
-    newest = len(_MIGRATIONS)
-    if _version(connection, database) == newest:
-        return
-    with connection:
-        connection.execute("BEGIN IMMEDIATE")
-        version = _version(connection, database)  # another process may just have done it
-        for statement in itertools.chain(*_MIGRATIONS[version:]):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {newest}")
-        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-
-
-def _version(connection: sqlite3.Connection, database: str) -> int:
-    """The version of the schema, 0 of an empty file."""
-    questions = ("PRAGMA user_version", "PRAGMA application_id", "SELECT count(*) FROM sqlite_master")
-    version, owner, tables = (int(connection.execute(question).fetchone()[0]) for question in questions)
-    if tables and owner != _APPLICATION_ID:
-        raise ConfigurationError(f"{database}: is another program's database: name another file")
-    if version > len(_MIGRATIONS):
-        versions = f"has schema {version}, this program knows {len(_MIGRATIONS)}"
-        raise ConfigurationError(f"{database}: {versions}: install the newer carbon-exporter, or name another file")
-    return version
+    return [EndedRun(*[*row, tuple(scores.get(run_id, ())), begun]) for run_id, *row, begun in reversed(rows)]
 
 
 def _row(run: EndedRun) -> tuple[Any, ...]:
-    """The values of _COLUMNS, which stand in the order of EndedRun's attributes."""
+    """The values of _COLUMNS, which stand in the order of EndedRun's attributes, but for the scores."""
     bounded = replace(run, training_job=training_job_name(run.training_job), group=training_job_name(run.group))
     row = tuple(getattr(bounded, column.name) for column in fields(bounded) if column.name != "scores")
     numbers = [*(value for value in row if isinstance(value, float | int)), *itertools.chain(*run.scores)]

@@ -46,14 +46,14 @@ def run_show(arguments: argparse.Namespace, settings: Settings, console: Console
     """Print the record by group: 0. Arguments: database (None: as the settings say).
 
     Raises:
-        ConfigurationError: there is no record, or it cannot be used.
+        ConfigurationError: there is no record, or it cannot be read.
     """
     path = _database(arguments, settings)
     if not path.exists():
         cure = "`carbon-exporter history import` makes one, the forecast service too"
         raise ConfigurationError(f"{path}: no run has been recorded here yet: {cure}")
     groups: dict[str, list[EndedRun]] = {}
-    with _opened(path) as history:
+    with contextlib.closing(History.copy_of(path)) as history:
         for run in history.newest(MOST_RUNS):
             groups.setdefault(run.group, []).append(run)
     (console or Console()).print(_table(groups))

@@ -4,6 +4,7 @@ Neither knows what was used between epochs. The parse functions are pure; `read_
 """
 
 import csv
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from datetime import tzinfo
@@ -20,14 +21,24 @@ COLUMNS: Final = ("run", "config", "epoch", "duration_s", "energy_j")
 _LOG: Final = "_carbontracker.log"
 _OUTPUT_LOG: Final = "_carbontracker_output.log"
 _ERROR_LOG: Final = "_carbontracker_err.log"
+_LEAST, _MOST = 1e-9, 1e15
+"""Seconds or joules of an epoch; what lies beyond is a mistake."""
 
 
 class Course(NamedTuple):
-    """A recorded run: its name, the configuration that it repeats, and the ends of its epochs, the first at 0."""
+    """A recorded run.
+
+    Attributes:
+        run: its name.
+        config: the configuration that it repeats.
+        boundaries: the ends of its epochs, the first at 0.
+        line: of the file, where it begins.
+    """
 
     run: str
     config: str
     boundaries: tuple[Boundary, ...]
+    line: int = 0
 
 
 def recordings(paths: Iterable[Path]) -> list[Path]:
@@ -69,8 +80,9 @@ def _lines(path: Path) -> list[str]:
 def parse_csv(lines: Sequence[str], source: str, group: str | None = None) -> list[EndedRun]:
     """The runs of a CSV file with the columns of COLUMNS in any order; each run's epochs count up from 1.
 
-    Its times are unknown: every run starts at 0, and "ends" at its place in the file, which keeps their order. The
-    number of its epochs is taken for its plan. The energy may lack start-up, GPUs and grams are unknown.
+    Its times are unknown: every run starts at 0, and "ends" at its place in the file, which keeps their order. A digest
+    of its epochs in its name tells it from others of that name. The number of its epochs is taken for its plan. The
+    energy may lack start-up, GPUs and grams are unknown.
 
     Raises:
         ConfigurationError: one line with `source`, the number of the line and what is wrong.
@@ -79,7 +91,7 @@ def parse_csv(lines: Sequence[str], source: str, group: str | None = None) -> li
     for place, course in enumerate(parse_courses(lines, source), start=1):
         ended = ended_run(
             course.boundaries,
-            training_job=course.run,
+            training_job=f"{course.run}~{_digest(course)}",
             group=course.config if group is None else group,
             ending="finished",
             ended_seconds=float(place),
@@ -89,9 +101,16 @@ def parse_csv(lines: Sequence[str], source: str, group: str | None = None) -> li
             gpus=None,
         )
         if ended is None:
-            raise ConfigurationError(f"{source}: run {course.run[:80]!r} has used no energy")
+            problem = f"run {course.run[:80]!r} has used no energy in any epoch: leave it out"
+            raise ConfigurationError(f"{source}:{course.line}: {problem}")
         runs.append(ended)
     return runs
+
+
+def _digest(course: Course) -> str:
+    """What tells a run without a date from any other: its configuration and its epochs."""
+    told = course.config, *(tuple(boundary) for boundary in course.boundaries)
+    return hashlib.sha256(repr(told).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def read_courses(path: Path) -> list[Course]:
@@ -111,17 +130,18 @@ def parse_courses(lines: Sequence[str], source: str) -> list[Course]:
     """
     courses: dict[str, list[Boundary]] = {}
     configs: dict[str, str] = {}
+    begins: dict[str, int] = {}
     rows = csv.reader(lines, strict=True)
     try:
         places = _places(next(rows, []))
         for row in rows:
             if row:
-                _take(row, places, courses, configs)
+                begins.setdefault(_take(row, places, courses, configs), rows.line_num)
     except (ValueError, csv.Error) as error:
         raise ConfigurationError(f"{source}:{max(rows.line_num, 1)}: {error}") from None
     if not courses:
         raise ConfigurationError(f"{source}: holds no epoch")
-    return [Course(run, configs[run], tuple(boundaries)) for run, boundaries in courses.items()]
+    return [Course(run, configs[run], tuple(boundaries), begins[run]) for run, boundaries in courses.items()]
 
 
 def _places(header: Sequence[str]) -> list[int]:
@@ -134,7 +154,8 @@ def _places(header: Sequence[str]) -> list[int]:
 
 def _take(
     row: Sequence[str], places: Sequence[int], courses: dict[str, list[Boundary]], configs: dict[str, str]
-) -> None:
+) -> str:
+    """Add the epoch of `row` to its run, whose name is returned."""
     if len(row) <= max(places):
         raise ValueError(f"has {len(row)} cells, fewer than the first line names")
     run, config, *cells = (row[place].strip() for place in places)
@@ -148,6 +169,7 @@ def _take(
     if epoch != last.epochs + 1:
         raise ValueError(f"epoch {epoch:g} of run {run[:80]!r} stands where epoch {last.epochs + 1:g} belongs")
     course.append(Boundary(epoch, last.seconds + seconds, last.joules + joules))
+    return run
 
 
 def _number(text: str) -> float:
@@ -157,4 +179,6 @@ def _number(text: str) -> float:
         number = math.nan
     if not (number >= 0 and math.isfinite(number)):
         raise ValueError(f"{text[:50]!r} is no number from 0 up")
+    if number and not _LEAST <= number <= _MOST:
+        raise ValueError(f"{text[:50]!r} is beyond what an epoch takes: give 0, or {_LEAST:g} to {_MOST:g} (s, J)")
     return number

@@ -135,8 +135,9 @@ def _period(steps: Sequence[Step]) -> int | None:
         cycles = len(rates) // period
         whole = rates[-cycles * period :]
         mean = sum(whole) / len(whole)
-        variance = sum((rate - mean) ** 2 for rate in whole)
-        between = cycles * sum((sum(whole[phase::period]) / cycles - mean) ** 2 for phase in range(period))
+        variance = sum((rate - mean) * (rate - mean) for rate in whole)
+        of_phases = [sum(whole[phase::period]) / cycles - mean for phase in range(period)]
+        between = cycles * sum(off * off for off in of_phases)
         if between > _PERIOD_EXPLAINS * variance > 1e-12 * mean * mean:
             return period
     return None

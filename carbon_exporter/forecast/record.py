@@ -28,10 +28,12 @@ class EndedRun:
     Attributes:
         group: jobs alike; "" where the job named none.
         gpus: that it held; None where nobody knows.
+        epochs_done: where it ended, counted like the plan.
         joules: in total, from its start.
         grams: in total; None where nobody knows.
         epoch_joules, epoch_seconds: the mean of the epochs after the first.
         scores: empty for a run that was lost, or too short to be scored.
+        epochs_begun: of epochs_done, those that an earlier run has paid for, whose checkpoint this one went on from.
     """
 
     training_job: str
@@ -47,3 +49,4 @@ class EndedRun:
     epoch_seconds: float
     gpus: float | None
     scores: tuple[Score, ...]
+    epochs_begun: float = 0.0

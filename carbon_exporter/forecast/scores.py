@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from carbon_exporter import metrics
-from carbon_exporter.forecast.conformal import GroupCalibration
+from carbon_exporter.forecast.group_calibration import GroupCalibration
 from carbon_exporter.forecast.level import unit_of
 from carbon_exporter.forecast.record import EndedRun
 
@@ -50,7 +50,7 @@ class Scores:
             if score.epochs not in CHECKPOINTS:
                 continue
             band = calibration.band("joules", score.epochs, set_aside=score.epochs > 1)
-            remaining = run.epochs_done - score.epochs * unit_of(run.epochs_planned)
+            remaining = run.epochs_done - run.epochs_begun - score.epochs * unit_of(run.epochs_planned)
             share = min(1.0, max(0.0, remaining * run.epoch_joules / run.joules))
             error = share * abs(math.expm1(band.median - score.joules))
             of_basis = self._scores.setdefault((band.basis, score.epochs), deque(maxlen=_MOST_SCORES))

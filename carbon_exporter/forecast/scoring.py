@@ -46,4 +46,5 @@ def _score(checkpoint: float, seen: Sequence[Boundary], end: Boundary) -> Score 
     seconds = (end.seconds - seen[-1].seconds) / epochs, level(second_steps(seen)).rate
     if min(*joules, *seconds) <= 0:
         return None
-    return Score(checkpoint, math.log(joules[0] / joules[1]), math.log(seconds[0] / seconds[1]))
+    later, before = (math.log(joules[0]), math.log(seconds[0])), (math.log(joules[1]), math.log(seconds[1]))
+    return Score(checkpoint, later[0] - before[0], later[1] - before[1])

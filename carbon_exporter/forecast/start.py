@@ -25,14 +25,19 @@ def start_of(runs: Sequence[EndedRun], gpus: float | None) -> Start | None:
 
     An epoch is the same work on any number of GPUs: it takes about as many joules, and time in inverse proportion.
     """
-    telling = [run for run in runs if run.ending != "lost" and min(run.epochs_done, run.joules, run.epoch_seconds) > 0]
+    telling = [run for run in runs if run.ending != "lost" and min(_epochs(run), run.joules, run.epoch_seconds) > 0]
     alike = [run for run in telling if gpus is not None and run.gpus == gpus]
     chosen = alike or telling
     if not chosen:
         return None
-    joules = [run.joules / run.epochs_done for run in chosen]
+    joules = [run.joules / _epochs(run) for run in chosen]
     seconds = [run.epoch_seconds * (run.gpus / gpus if run.gpus and gpus else 1.0) for run in chosen]
     return Start(statistics.median(joules), statistics.median(seconds), _band(joules), _band(seconds))
+
+
+def _epochs(run: EndedRun) -> float:
+    """That it has done itself."""
+    return run.epochs_done - run.epochs_begun
 
 
 def _band(rates: Sequence[float]) -> Band:

@@ -1,8 +1,9 @@
 """What a job will have used where it may stop early, from how often and how early the runs of its group did. Pure.
 
 Kaplan and Meier's estimate (JASA 53, 1958) of the share of runs that go on beyond a fraction of their planned epochs:
-runs that were lost say only how far they came. Where a job may stop and what an epoch will take are drawn together, on
-a fixed grid, so that the same run gives the same figures.
+runs that were lost say only how far they came, and runs that went on from a checkpoint nothing of what lies before it.
+Where a job may stop and what an epoch will take are drawn together, on a fixed grid, so that the same run gives the
+same figures.
 """
 
 import math
@@ -37,25 +38,20 @@ class Survival:
 
     Attributes:
         fractions: of the planned epochs, at which runs stopped; rising, each at most 1.
-        survivals: share of runs that go on beyond each.
+        going_on: of the runs that came to each, the share that went on beyond it.
     """
 
     fractions: tuple[float, ...]
-    survivals: tuple[float, ...]
+    going_on: tuple[float, ...]
 
     def ends_after(self, fraction: float) -> list[tuple[float, float]]:
         """Where a run that has come beyond `fraction` ends, and how likely; the planned end, 1, comes last."""
-        later = [pair for pair in zip(self.fractions, self.survivals, strict=True) if pair[0] > fraction]
-        gone = len(self.fractions) - len(later)
-        left = going_on = self.survivals[gone - 1] if gone else 1.0
-        if going_on <= 0:
-            # It has outlived every run there was.
-            return [(1.0, 1.0)]
-        ends = []
-        for stopped, survival in later:
-            ends.append((stopped, (left - survival) / going_on))
-            left = survival
-        return [*ends, (1.0, left / going_on)]
+        left, ends = 1.0, []
+        for stopped, going_on in zip(self.fractions, self.going_on, strict=True):
+            if stopped > fraction:
+                ends.append((stopped, left * (1 - going_on)))
+                left *= going_on
+        return [*ends, (1.0, left)]
 
 
 def survival_of(runs: Sequence[EndedRun]) -> Survival | None:
@@ -63,19 +59,23 @@ def survival_of(runs: Sequence[EndedRun]) -> Survival | None:
 
     Fractions are rounded up to hundredths: as many as a grid can bear.
     """
-    reached = [
-        (math.ceil(100 * min(1.0, run.epochs_done / run.epochs_planned) - 1e-9) / 100, run.ending == "stopped")
+    lives = [
+        (run.epochs_begun / run.epochs_planned, _hundredths(run.epochs_done / run.epochs_planned), run.ending)
         for run in runs
-        if run.epochs_planned > 0
+        if run.epochs_planned > 0 and run.epochs_done > run.epochs_begun
     ]
-    stops = Counter(fraction for fraction, stopped in reached if stopped and fraction < 1)
-    if len(reached) < FEWEST_RUNS or not stops:
+    stops = Counter(came for _, came, ending in lives if ending == "stopped" and came < 1)
+    if len(lives) < FEWEST_RUNS or not stops:
         return None
-    going_on, survivals = 1.0, []
-    for fraction, stopped in sorted(stops.items()):
-        going_on *= 1 - stopped / sum(came >= fraction for came, _ in reached)
-        survivals.append(going_on)
-    return Survival(tuple(sorted(stops)), tuple(survivals))
+    going_on = (
+        1 - stopped / sum(begun < fraction <= came for begun, came, _ in lives)
+        for fraction, stopped in sorted(stops.items())
+    )
+    return Survival(tuple(sorted(stops)), tuple(going_on))
+
+
+def _hundredths(fraction: float) -> float:
+    return math.ceil(100 * min(1.0, fraction) - 1e-9) / 100
 
 
 def expected(

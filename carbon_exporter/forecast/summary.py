@@ -11,6 +11,7 @@ from carbon_exporter.forecast.scoring import scores_of
 _SAME: Final = 1e-6
 _LEAST_EPOCHS: Final = 0.5
 """A slope over less is mostly the jitter of the scrapes."""
+_PAID_FOR: Final = 0.5
 
 
 def ending_of(epochs_done: float, epochs_planned: float) -> Ending:
@@ -52,7 +53,16 @@ def ended_run(
         epoch_seconds=epoch_seconds,
         gpus=gpus,
         scores=() if ending == "lost" else scores_of(boundaries, epochs_planned),
+        epochs_begun=_begun(boundaries[0], epoch_joules),
     )
+
+
+def _begun(first: Boundary, epoch_joules: float) -> float:
+    """The epochs that an earlier run has paid for.
+
+    None where the joules until the first boundary are those of its epochs: their ends were not seen, that is all.
+    """
+    return 0.0 if first.joules >= _PAID_FOR * first.epochs * epoch_joules else first.epochs
 
 
 def _per_epoch(boundaries: Sequence[Boundary]) -> tuple[float, float] | None:

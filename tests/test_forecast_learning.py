@@ -183,6 +183,81 @@ def history_of(job, started, now, behind=0.0, resumed=0):
     ]
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_restart_goes_on_with_what_the_engine_does_not_know(cluster, make_service, killed):
+    """A node that has gone, other GPUs since, a resumed run: all of it is on file, and the engine is not asked."""
+    service = make_service()
+    started = 30_000
+    cluster.gpus["a"] = 8.0
+    cluster.elsewhere["a", "n1"] = 5000.0
+    for now in range(started + 30, started + 271, 30):
+        step(cluster, "a", now, started, planned=100.0)
+        if now > started + 150:
+            cluster.elsewhere.clear()
+            cluster.gpus["a"] = 4.0
+        before = service.poll(now)
+    if killed:
+        service._learning.close()  # as the file is: nothing more is written
+    else:
+        service._fleet.close(now)
+    cluster.has_past = False
+    cluster.queries.clear()
+    after = make_service().poll(now)
+    assert len(cluster.queries) == 5
+    for family in (metrics.FORECAST_ENERGY, metrics.FORECAST_END, metrics.FORECAST_EMISSIONS, metrics.FORECAST_EPOCHS):
+        assert values_of(after, family) == values_of(before, family) != {}
+    assert values_of(after, metrics.FORECAST_ENERGY, quantile="0.5")["a",] > 100 * 6000
+
+
+@pytest.mark.parametrize("state", ["", "{}", '{"version": 1}', '{"version": 99}', "[]", '{"version": 1, "track": 3}'])
+def test_a_state_that_is_no_use_is_as_none(cluster, make_service, tmp_path, state):
+    history = History(tmp_path / "history.sqlite")
+    history.keep_running({"a": state}, {"a"})
+    history.close()
+    started = 30_000
+    cluster.history = history_of("a", started, started + 250)
+    step(cluster, "a", started + 250, started)
+    families = make_service().poll(started + 250)
+    assert values_of(families, metrics.FORECAST_ENERGY, quantile="0.5") == {("a",): pytest.approx(60_000, rel=0.01)}
+
+
+def test_a_job_that_was_gone_as_the_service_was_away_is_recorded_as_lost(cluster, make_service, tmp_path):
+    service = make_service()
+    run(cluster, service, "a", 1000, upto=3)
+    service._fleet.close(1210)
+    cluster.pushed.clear()
+    cluster.joules.clear()
+    again = make_service()
+    for now in (9000, 12_000, 12_700):
+        again.poll(now)
+    (ended,) = kept(tmp_path)
+    assert (ended.ending, ended.epochs_done, ended.ended_seconds) == ("lost", 3, 1210)
+    assert again._learning.open().running() == []
+
+
+def test_a_job_taken_for_lost_that_comes_back_ends_as_it_does(cluster, make_service, tmp_path):
+    service = make_service()
+    run(cluster, service, "a", 1000, upto=3)
+    away = dict(cluster.joules), dict(cluster.pushed)
+    cluster.joules.clear()
+    for now in (1240, 5000, 9000):
+        service.poll(now)
+    assert [ended.ending for ended in kept(tmp_path)] == ["lost"]
+    cluster.joules, cluster.pushed = away
+    finish(cluster, service, "a", 1000)
+    (ended,) = kept(tmp_path)
+    assert (ended.ending, ended.epochs_done) == ("finished", 10)
+
+
+def test_a_scrape_of_the_pushgateway_that_failed_ends_no_forecast(cluster, make_service):
+    service = make_service()
+    run(cluster, service, "a", 1000, upto=3)
+    pushed, cluster.pushed = cluster.pushed, {}
+    assert outcome_of(service.poll(1240)) == {"forecast"}
+    assert outcome_of(service.poll(1800)) == {"no_epochs"}
+    cluster.pushed = pushed
+
+
 @pytest.mark.parametrize("behind", [60, 3000, -90, -1_000_000_000, 1_700_000_000], ids=str)
 def test_a_job_whose_clock_is_off_is_forecast_like_any_other(cluster, make_service, tmp_path, caplog, behind):
     service = make_service()

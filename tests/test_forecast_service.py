@@ -245,7 +245,7 @@ def test_a_killed_job_is_never_scored(cluster, make_service):
     service.poll(9000)  # the engine was away until now: nobody looked
     assert values_of(service.poll(12_600), metrics.FORECAST_HISTORY_RUNS) == {}
     families = service.poll(12_601)
-    assert service._jobs == {}
+    assert len(service._fleet) == 0
     assert values_of(families, metrics.FORECAST_HISTORY_RUNS) == {("lost",): 1}
     assert values_of(families, metrics.FORECAST_COVERAGE) == {}
 
@@ -401,7 +401,7 @@ def test_a_hostile_job_cannot_push_the_others_out(cluster, make_service, caplog)
     assert values_of(families, metrics.FORECAST_ENERGY, quantile="0.5") == {("bert",): pytest.approx(60_000, rel=2e-3)}
     assert values_of(families, metrics.FORECAST_JOBS, outcome="too_many_jobs") == {(): 998}
     assert len([r for r in caplog.records if "most_jobs" in r.getMessage()]) == 1
-    assert len(service._jobs) == 3
+    assert len(service._fleet) == 3
 
 
 def test_partial_answers_change_no_forecast(cluster, make_service, caplog):
@@ -431,6 +431,7 @@ def test_the_past_of_jobs_of_like_age_is_asked_for_together_and_of_the_oldest_fi
     for number, started in enumerate([1000.0, 1010.0, 40_000.0, 1020.0]):
         start = {metrics.TRAINING_START.name: started}
         cluster.step(50_000, f"job-{number}", joules=1.0, epochs=0.0, end=started, **start)
+    service.poll(50_000)
     service.poll(50_000)
     asked = [re.search(r'training_job=~"(job-[^"]*)"', query) for query in cluster.queries]
     assert [found[1] for found in asked if found] == ["job-0|job-1|job-3", "job-2"]

@@ -1,7 +1,8 @@
 """The GPUs that a job holds, their power limit, and when either changed: an epoch then takes other joules. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 _ARRIVING_SECONDS: Final = 120.0
 """The nodes of a job are scraped one after the other, so that at its begin the number rises without a change."""
@@ -44,6 +45,11 @@ class Gpus:
     def change_seconds(self) -> list[float]:
         """Unix times at which a change was seen; the newest 16."""
         return [one.until_seconds for one in self.before]
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> "Gpus":
+        """What `state`, its attributes as JSON holds them, was made of."""
+        return cls(**{**state, "before": [Held(*one) for one in state["before"]]})
 
     def see(self, gpus: float | None, limit_watts: float | None, now_seconds: float) -> None:
         """Take what is told at one poll; None says nothing. What is soon as it was before has not changed."""

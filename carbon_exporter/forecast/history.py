@@ -8,7 +8,7 @@ import itertools
 import logging
 import math
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -79,6 +79,8 @@ class History:
     def add(self, run: EndedRun) -> bool:
         """Keep `run`, whose names are shortened to 200 characters; False where it is there already, by job and start.
 
+        A run that was taken for lost, and has come back and ended, is replaced.
+
         Raises:
             ValueError: a number in it is not finite.
             ConfigurationError: the file cannot be written (with `on_disk_only`).
@@ -106,6 +108,15 @@ class History:
         """How many runs ended in each way, as EndedRun.ending has it; those of which there are any."""
         question = "SELECT ending, count(*) FROM runs GROUP BY ending"
         return self._on_any(lambda connection: dict(connection.execute(question).fetchall()))
+
+    def keep_running(self, states: Mapping[str, str], running: set[str]) -> None:
+        """Keep the states of these running jobs, by name, and forget those of all that are not `running`."""
+        self._on_any(lambda connection: _keep_running(connection, states, running))
+
+    def running(self) -> list[str]:
+        """The states of the jobs that were running."""
+        question = "SELECT state FROM running ORDER BY training_job"
+        return self._on_any(lambda connection: [state for (state,) in connection.execute(question).fetchall()])
 
     def close(self) -> None:
         """Close the file."""
@@ -154,6 +165,12 @@ class History:
 def _insert(connection: sqlite3.Connection, row: tuple[Any, ...], scores: Iterable[Score]) -> bool:
     with connection:
         connection.execute("BEGIN IMMEDIATE")
+        training_job, _, ending, started_seconds, *_ = row
+        if ending != "lost":
+            connection.execute(
+                "DELETE FROM runs WHERE training_job = ? AND started_seconds = ? AND ending = 'lost'",
+                (training_job, started_seconds),
+            )
         inserted = connection.execute(
             f"INSERT INTO runs ({_COLUMNS}) VALUES ({', '.join('?' * len(row))}) "  # noqa: S608 - constants only
             "ON CONFLICT (training_job, started_seconds) DO NOTHING",
@@ -168,6 +185,16 @@ def _insert(connection: sqlite3.Connection, row: tuple[Any, ...], scores: Iterab
             (_DELETED_AT_ONCE, MOST_RUNS),
         )
     return True
+
+
+def _keep_running(connection: sqlite3.Connection, states: Mapping[str, str], running: set[str]) -> None:
+    known = {name for (name,) in connection.execute("SELECT training_job FROM running").fetchall()}
+    if not states and known <= running:
+        return
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany("INSERT OR REPLACE INTO running VALUES (?, ?)", states.items())
+        connection.executemany("DELETE FROM running WHERE training_job = ?", ((name,) for name in known - running))
 
 
 def _newest(connection: sqlite3.Connection, most: int) -> list[EndedRun]:

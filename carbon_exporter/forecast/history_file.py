@@ -25,6 +25,7 @@ _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             joules REAL NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (run_id, epochs)) WITHOUT ROWID""",
     ),
     ("ALTER TABLE runs ADD COLUMN epochs_begun REAL NOT NULL DEFAULT 0",),
+    ("CREATE TABLE running (training_job TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID",),
 )
 """What brings a file from each version of the schema to the next, beginning with none. Only ever added to."""
 _log: Final = logging.getLogger(__name__)

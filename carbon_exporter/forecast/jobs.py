@@ -104,7 +104,7 @@ class Job:
         self, readings: Readings, now_seconds: float, push_max_age_seconds: float, last_poll_seconds: float | None
     ) -> None:
         """Take what one poll says of this job; `last_poll_seconds` is when the one before was, None for the first."""
-        self.pushed = readings.pushed.get(self.name, self.pushed if self.ended_seconds is not None else Pushed())
+        self.pushed = readings.pushed.get(self.name, self._pushed_still(now_seconds, push_max_age_seconds))
         self.seen_seconds = now_seconds
         if self.pushed.epochs_planned is not None:
             self.last_pushed = self.pushed
@@ -197,6 +197,12 @@ class Job:
             gpus=self.gpus.held,
         )
         return run if run is None or start is None else replace(run, started_seconds=start)
+
+    def _pushed_still(self, now_seconds: float, push_max_age_seconds: float) -> Pushed:
+        """What it pushed, while that is not too old: a Pushgateway that one scrape has missed is soon seen again."""
+        pushed_at = self.pushed.push_seconds
+        is_fresh = pushed_at is not None and now_seconds - pushed_at <= push_max_age_seconds
+        return self.pushed if self.ended_seconds is not None or is_fresh else Pushed()
 
     def _add_point(self, seconds: float) -> None:
         joules, grams = self.totals.joules, self.totals.grams

@@ -53,7 +53,7 @@ def restore(text: str) -> Job | None:
             name=str(state["name"]),
             track=Track.restored(state["track"]),
             totals=Totals.restored(state["totals"]),
-            gpus=Gpus(**state["gpus"]),
+            gpus=Gpus.restored(state["gpus"]),
             last_pushed=Pushed(**state["last_pushed"]),
             said=set(state["said"]),
             past_asked=state["past_asked"],

@@ -10,9 +10,10 @@ from typing import Final, get_args
 
 from carbon_exporter import metrics
 from carbon_exporter.forecast.exposition import job_families, service_families
+from carbon_exporter.forecast.fleet import Fleet
 from carbon_exporter.forecast.grams import Curves
 from carbon_exporter.forecast.grid_history import GridHistory
-from carbon_exporter.forecast.jobs import Job, Knowledge
+from carbon_exporter.forecast.jobs import Knowledge
 from carbon_exporter.forecast.learning import Learning
 from carbon_exporter.forecast.past import look_up
 from carbon_exporter.forecast.progress import Outcome, Pushed, keep_most_telling
@@ -20,13 +21,11 @@ from carbon_exporter.forecast.promql import Client, PromQLError
 from carbon_exporter.forecast.readings import Readings, read
 from carbon_exporter.forecast.scores import Accuracy
 from carbon_exporter.forecast.settings import Settings, open_session
-from carbon_exporter.forecast.track import Track
 from carbon_exporter.forecast.view import JobView, view_of
 from carbon_exporter.grid.exposition import grid_families
 from carbon_exporter.grid.grid import Grid
 
 _log: Final = logging.getLogger("carbon_exporter.forecast")
-_FORGOTTEN_AFTER_SECONDS: Final = 3600.0
 _MOST_LOOK_UPS: Final = 1
 """In a poll: one brings ten megabytes."""
 _MOST_QUERIES: Final = 10
@@ -68,8 +67,8 @@ class Service:
         self._clock = clock
         self._grid = grid
         self._grid_history = GridHistory(client, grid.zones.values() if grid is not None else ())
-        self._jobs: dict[str, Job] = {}
         self._learning = Learning(settings.history_file)
+        self._fleet = Fleet(self._learning, settings.ended_jobs_kept_seconds)
         self._curves = Curves(grid, clock())
         self._views: tuple[JobView, ...] = ()
         self._accuracy: tuple[Accuracy, ...] = ()
@@ -88,11 +87,11 @@ class Service:
         Raises:
             ConfigurationError: the record of ended runs is no use.
         """
-        self._learning.open()
+        self._fleet.open()
         try:
             self._poll_until(stop, after_poll)
         finally:
-            self._learning.close()
+            self._fleet.close(self._clock())
 
     def _poll_until(self, stop: threading.Event, after_poll: Callable[[bytes], None]) -> None:
         while not stop.is_set():
@@ -142,20 +141,21 @@ class Service:
             self._read_grid_history(now_seconds)
         self._families = self._make_families(now_seconds)
         self._page = self._renderer.render(self._families)
-        self._views = tuple(view_of(job) for _, job in sorted(self._jobs.items()))
+        self._views = tuple(map(view_of, self._fleet.jobs()))
         self._accuracy = self._learning.accuracy()
         return self._families
 
     def _follow(self, readings: Readings, now_seconds: float) -> None:
-        self._learning.open()
+        self._fleet.open()
         seen = self._choose(readings)
         longest = self._settings.push_max_age_seconds
         for name in seen:
-            self._current_run(name, readings).observe(readings, now_seconds, longest, self._last_poll_seconds)
+            job = self._fleet.current_run(name, readings.pushed.get(name, Pushed()))
+            job.observe(readings, now_seconds, longest, self._last_poll_seconds)
         try:
             look_up(
                 self._client,
-                [self._jobs[name] for name in seen],
+                [self._fleet[name] for name in seen],
                 now_seconds,
                 min(_MOST_LOOK_UPS, self._queries_left()),
             )
@@ -164,18 +164,19 @@ class Service:
         self._curves = Curves(self._grid, now_seconds, self._curves)
         knowledge = Knowledge(longest, self._learning.for_group, self._curves)
         for name in seen:
-            self._outcomes[self._jobs[name].follow(readings, now_seconds, knowledge)] += 1
-        self._close_ended(set(seen), now_seconds)
+            self._outcomes[self._fleet[name].follow(readings, now_seconds, knowledge)] += 1
+        self._fleet.close_ended(set(seen), now_seconds)
+        self._fleet.save(now_seconds)
 
     def _choose(self, readings: Readings) -> list[str]:
         names, left_out = {*readings.pushed, *readings.nodes}, readings.names_left_out
-        ended = {name for name, job in self._jobs.items() if job.ending in ("finished", "stopped") and job.track.points}
+        ended = {job.name for job in self._fleet.jobs() if job.ending in ("finished", "stopped") and job.track.points}
         if left_out:
             # The engine was asked for the newest pushes only: what has ended stays what it was.
             left_out = max(0, left_out - len(ended - names))
             names |= ended
         most = self._settings.most_jobs
-        chosen = keep_most_telling(names, self._jobs, {*readings.nodes, *ended}, most)
+        chosen = keep_most_telling(names, self._fleet, {*readings.nodes, *ended}, most)
         too_many = len(names) + left_out - len(chosen)
         self._outcomes = Counter(dict.fromkeys(get_args(Outcome), 0))
         self._outcomes["too_many_jobs"] = too_many
@@ -190,21 +191,6 @@ class Service:
         self._too_many = too_many > 0
         return chosen
 
-    def _current_run(self, name: str, readings: Readings) -> Job:
-        """The job under `name`; a new one where it was started again since."""
-        job = self._jobs.get(name)
-        pushed = readings.pushed.get(name, Pushed())
-        if job is not None and job.is_succeeded_by(pushed):
-            self._record(job)
-            job = None
-        if job is None:
-            job = self._jobs[name] = Job(name, Track())
-            start, finished = pushed.start_seconds, pushed.finished_seconds
-            job.recorded = start is not None and finished is not None and self._learning.knows(name, start)
-        if pushed.start_seconds is not None:
-            job.track.start_seconds = pushed.start_seconds
-        return job
-
     def _queries_left(self) -> int:
         return _MOST_QUERIES - (self._client.asked - self._asked_before)
 
@@ -214,39 +200,13 @@ class Service:
         except PromQLError as error:
             self._note_failure(error)
 
-    def _close_ended(self, seen: set[str], now_seconds: float) -> None:
-        """Record what has ended or was lost, and forget what is gone.
-
-        How long a job is gone counts from the first poll that missed it: while the engine is away, nothing is lost.
-        """
-        for name, job in list(self._jobs.items()):
-            if job.alive_seconds < now_seconds and job.gone_since is None:
-                job.gone_since = now_seconds
-            if name not in seen and job.ended_seconds is None:
-                job.prediction = None
-            is_gone = job.gone_since is not None and now_seconds - job.gone_since > _FORGOTTEN_AFTER_SECONDS
-            if is_gone:
-                job.lose()
-            ended = job.ended_seconds
-            if is_gone or (ended is not None and now_seconds - ended > self._settings.ended_jobs_kept_seconds):
-                self._record(job)
-                job.prediction = None
-            if is_gone and name not in seen:
-                del self._jobs[name]
-
-    def _record(self, job: Job) -> None:
-        run = None if job.recorded else job.ended_run()
-        if run is not None:
-            self._learning.add(run)
-        job.recorded = job.recorded or job.ending is not None
-
     def _note_failure(self, error: PromQLError) -> None:
         if self._failing != error.reason:
             _log.warning("%s; the forecasts before stay, with their age", error)
         self._failing = error.reason
 
     def _make_families(self, now_seconds: float) -> list[metrics.Family]:
-        predictions = [job.prediction for _, job in sorted(self._jobs.items()) if job.prediction is not None]
+        predictions = [job.prediction for job in self._fleet.jobs() if job.prediction is not None]
         return [
             *job_families(predictions),
             *self._learning.families(),

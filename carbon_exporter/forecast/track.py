@@ -12,6 +12,8 @@ from carbon_exporter.forecast.totals import Totals
 
 MOST_BOUNDARIES: Final = 64
 _MOST_POINTS: Final = 64
+_POINTS_SAVED: Final = 10
+"""They tell what a joule has cost of late."""
 _SAME: Final = 1e-9
 _LATE_FIRST_SCRAPE_SECONDS: Final = 120.0
 _BOUNDARIES_KEPT: Final = 21
@@ -190,7 +192,7 @@ class Track:
     def state(self) -> dict[str, Any]:
         """As JSON holds it; of the points the newest."""
         plain = {one.name: getattr(self, one.name) for one in fields(self)}
-        newest = list(self.points)[-1:]
+        newest = list(self.points)[-_POINTS_SAVED:]
         return {**plain, "points": newest, "clock": asdict(self.clock), "_waiting": list(self._waiting)}
 
     @classmethod

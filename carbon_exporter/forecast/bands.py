@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import statistics
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -51,23 +52,21 @@ class Band(NamedTuple):
 def fitted(synthetic: Sequence[float], fleet: Weighted) -> Sequence[float]:
     """The synthetic scores, the nearer to the fleet's own centre and spread the more these weigh.
 
-    What they lend is the shape of the tails, for which a few runs are too few.
+    What they lend is the shape of the tails, for which a few runs are too few. Centre and spread are the median and the
+    mean distance from it; `fleet` is by rising score.
     """
     if not fleet:
         return synthetic
-    old_centre, old_spread, _ = _centre_and_spread([(score, 1.0) for score in synthetic])
-    centre, spread, weight = _centre_and_spread(fleet)
+    old_centre = statistics.median(synthetic)
+    old_spread = sum([abs(score - old_centre) for score in synthetic]) / len(synthetic)
+    up_to = list(itertools.accumulate([own for _, own in fleet]))
+    weight = up_to[-1]
+    centre = sum(fleet[bisect_left(up_to, weight / 2 * (1 + sign * _SAME))][0] for sign in (-1, 1)) / 2
+    spread = sum([own * abs(score - centre) for score, own in fleet]) / weight
     trust = weight / (weight + _RUNS_FOR_HALF_TRUST)
     factor = max(spread / old_spread, _LEAST_SPREAD) ** trust
     moved = old_centre + trust * (centre - old_centre)
     return [moved + factor * (score - old_centre) for score in synthetic]
-
-
-def _centre_and_spread(entries: Weighted) -> tuple[float, float, float]:
-    """The median, the mean distance from it, and the weight of all."""
-    weight = sum([own for _, own in entries])
-    centre = weighted_band(entries, 0.5, "builtin").median
-    return centre, sum([own * abs(score - centre) for score, own in entries]) / weight, weight
 
 
 class Layer(NamedTuple):

@@ -11,8 +11,8 @@ from carbon_exporter.forecast.history import MOST_RUNS, History
 from carbon_exporter.forecast.record import EndedRun
 from carbon_exporter.forecast.scores import Accuracy, Scores
 
-SCORED_RUNS: Final = 500
-"""At the start, forecasts of the newest runs on record are scored, and move the miss rates; that takes 2 s."""
+SCORED_RUNS: Final = 300
+"""At the start, forecasts of the newest runs on record are scored, and move the miss rates; that takes 2 to 3 s."""
 _log: Final = logging.getLogger("carbon_exporter.forecast")
 
 

@@ -63,6 +63,17 @@ def test_what_has_ended_stays_finished_when_too_many_names_are_pushed(cluster, m
     assert values_of(families, metrics.FORECAST_HISTORY_RUNS) == {("stopped",): 1}
 
 
+def test_ever_new_names_do_not_fill_the_memory(cluster, make_service):
+    service = make_service(largest_answer_bytes=NARROW)
+    for now in range(1000, 1300, 30):
+        push_many(cluster, (f"a{now}-{number}" for number in range(50)), now=float(now))
+        service.poll(float(now))
+        assert len(service._jobs) <= 64
+    cluster.pushed.clear()
+    run_epochs(cluster, service, 1)
+    assert list(service._jobs) == ["bert"]
+
+
 def test_no_poll_asks_more_than_ten_queries_whatever_comes_together(cluster):
     """Too many names, jobs met in mid-run of several ages, and the grid's past of three zones."""
     zones = zones_of("DE", "FR", "ES")

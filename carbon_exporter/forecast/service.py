@@ -179,7 +179,13 @@ class Service:
                 too_many,
             )
         self._too_many = too_many > 0
+        self._forget_dark(set(chosen))
         return chosen
+
+    def _forget_dark(self, chosen: set[str]) -> None:
+        """Names without energy leave nothing to record, and ever new ones must not fill the memory."""
+        for name in [name for name, job in self._jobs.items() if name not in chosen and not job.track.points]:
+            del self._jobs[name]
 
     def _current_run(self, name: str, readings: Readings) -> Job:
         """The job under `name`; a new one where it was started again since."""

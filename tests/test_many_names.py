@@ -49,7 +49,7 @@ def test_too_many_names_are_not_asked_for_and_counted(cluster, make_service, cap
 
 
 def test_what_has_ended_stays_finished_when_too_many_names_are_pushed(cluster, make_service):
-    service = make_service(largest_answer_bytes=NARROW, most_jobs=66)
+    service = make_service(largest_answer_bytes=NARROW, most_jobs=60)
     run_epochs(cluster, service, 3)
     cluster.step(1220, joules=22_000.0, epochs=3.0, end=1180.0, **{metrics.TRAINING_FINISHED.name: 1215.0})
     service.poll(1220)
@@ -59,7 +59,7 @@ def test_what_has_ended_stays_finished_when_too_many_names_are_pushed(cluster, m
     for now in (1280, 1310, 1700, 9000, 9030):
         families = service.poll(now)
         assert values_of(families, metrics.FORECAST_JOBS, outcome="finished") == {(): 1}
-        assert values_of(families, metrics.FORECAST_JOBS, outcome="too_many_jobs") == {(): 200 - 64}
+        assert values_of(families, metrics.FORECAST_JOBS, outcome="too_many_jobs") == {(): 201 - 60}
     assert values_of(families, metrics.FORECAST_HISTORY_RUNS) == {("stopped",): 1}
 
 

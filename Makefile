@@ -32,7 +32,7 @@ docs: $(VENV)/ready
 	@$(BIN)/python -m carbon_exporter.metrics > docs/metrics.md
 
 bench: $(VENV)/ready
-	@status=0; for part in node cluster intensity; do $(BIN)/python -m benchmarks.$$part || status=1; done; exit $$status
+	@status=0; for part in node cluster intensity forecast; do $(BIN)/python -m benchmarks.$$part || status=1; done; exit $$status
 
 $(VENV)/ready: pyproject.toml requirements-dev.txt
 	@echo "Setting up $(VENV) (once) ..."

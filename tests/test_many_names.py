@@ -49,7 +49,7 @@ def test_too_many_names_are_not_asked_for_and_counted(cluster, make_service, cap
 
 
 def test_what_has_ended_stays_finished_when_too_many_names_are_pushed(cluster, make_service):
-    service = make_service(largest_answer_bytes=NARROW, most_jobs=58)
+    service = make_service(largest_answer_bytes=NARROW, most_jobs=52)
     run_epochs(cluster, service, 3)
     cluster.step(1220, joules=22_000.0, epochs=3.0, end=1180.0, **{metrics.TRAINING_FINISHED.name: 1215.0})
     service.poll(1220)
@@ -59,8 +59,19 @@ def test_what_has_ended_stays_finished_when_too_many_names_are_pushed(cluster, m
     for now in (1280, 1310, 1700, 9000, 9030):
         families = service.poll(now)
         assert values_of(families, metrics.FORECAST_JOBS, outcome="finished") == {(): 1}
-        assert values_of(families, metrics.FORECAST_JOBS, outcome="too_many_jobs") == {(): 200 - 56}
+        assert values_of(families, metrics.FORECAST_JOBS, outcome="too_many_jobs") == {(): 201 - 52}
     assert values_of(families, metrics.FORECAST_HISTORY_RUNS) == {("stopped",): 1}
+
+
+def test_ever_new_names_do_not_fill_the_memory(cluster, make_service):
+    service = make_service(largest_answer_bytes=NARROW)
+    for now in range(1000, 1300, 30):
+        push_many(cluster, (f"a{now}-{number}" for number in range(50)), now=float(now))
+        service.poll(float(now))
+        assert len(service._fleet) <= 56
+    cluster.pushed.clear()
+    run_epochs(cluster, service, 1)
+    assert list(service._fleet) == ["bert"]
 
 
 def test_no_poll_asks_more_than_ten_queries_whatever_comes_together(cluster):

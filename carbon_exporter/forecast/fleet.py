@@ -75,6 +75,11 @@ class Fleet:
             job.track.start_seconds = pushed.start_seconds
         return job
 
+    def forget_dark(self, chosen: set[str]) -> None:
+        """Forget names without energy that are not `chosen`: they leave nothing to record, and may be ever new ones."""
+        for name in [name for name, job in self._jobs.items() if name not in chosen and not job.track.points]:
+            del self._jobs[name]
+
     def close_ended(self, seen: set[str], now_seconds: float) -> None:
         """Record what has ended or was lost, and forget what is gone.
 

@@ -165,8 +165,8 @@ class Job:
         return outcome
 
     def say(self, what: str) -> None:
-        """Log `what` once."""
-        if what in _QUIET or what in self.said:
+        """Log `what` once; nothing of names without energy, of which anybody can push as many as they like."""
+        if what in _QUIET or what in self.said or not self.track.points:
             return
         self.said.add(what)
         _log.warning("training job %s: %s: %s", shown(self.name), what, CURES[what])

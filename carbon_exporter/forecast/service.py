@@ -170,13 +170,14 @@ class Service:
 
     def _choose(self, readings: Readings) -> list[str]:
         names, left_out = {*readings.pushed, *readings.nodes}, readings.names_left_out
-        ended = {job.name for job in self._fleet.jobs() if job.ending in ("finished", "stopped") and job.track.points}
         if left_out:
             # The engine was asked for the newest pushes only: what has ended stays what it was.
-            left_out = max(0, left_out - len(ended - names))
-            names |= ended
+            ended = {job.name for job in self._fleet.jobs() if job.ending in ("finished", "stopped")}
+            kept = {name for name in ended - names if self._fleet[name].track.points}
+            left_out = max(0, left_out - len(kept))
+            names |= kept
         most = self._settings.most_jobs
-        chosen = keep_most_telling(names, self._fleet, {*readings.nodes, *ended}, most)
+        chosen = keep_most_telling(names, self._fleet, readings.nodes, most)
         too_many = len(names) + left_out - len(chosen)
         self._outcomes = Counter(dict.fromkeys(get_args(Outcome), 0))
         self._outcomes["too_many_jobs"] = too_many
@@ -189,6 +190,7 @@ class Service:
                 too_many,
             )
         self._too_many = too_many > 0
+        self._fleet.forget_dark(set(chosen))
         return chosen
 
     def _queries_left(self) -> int:

@@ -13,7 +13,7 @@ _WARNINGS: Final[Mapping[Warn, str]] = {
     "one_epoch_seen": "Less than two epochs have been seen: the first is often dearer or cheaper than the others.",
     "kind_never_seen": "No run of its group has ended yet: how wrong its forecast can be is not known.",
     "change_not_seen": "Its number of GPUs changed, and no epoch has been seen since.",
-    "unlike_ended_runs": "After its first epoch it went on as no ended run did.",
+    "unlike_ended_runs": "Its epochs, or how they went on after the first, are unlike those of all ended runs.",
 }
 
 

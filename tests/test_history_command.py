@@ -19,8 +19,8 @@ from test_importing import CSV, HEADER, first_era
 from carbon_exporter import cli, metrics
 from carbon_exporter.demo.servers import free_port, prometheus
 from carbon_exporter.forecast import history_command
-from carbon_exporter.forecast.histories import _at_scrapes
 from carbon_exporter.forecast.history import History
+from carbon_exporter.forecast.past_query import _at_scrapes
 from carbon_exporter.forecast.promql import Client, PromQLError
 from carbon_exporter.forecast.rebuilding import PAGE_SECONDS, Finished, find_finished, read_ended
 from carbon_exporter.forecast.settings import Settings

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from carbon_exporter.forecast.clock import JobClock
 from carbon_exporter.forecast.energy import Boundary
-from carbon_exporter.forecast.track import MOST_BOUNDARIES, History, Point, Told, Track
+from carbon_exporter.forecast.track import MOST_BOUNDARIES, Past, Point, Told, Track
 
 
 def test_the_energy_at_an_epochs_end_lies_between_the_scrapes_around_it():
     track = Track(start_seconds=0)
-    track.fill(History([Point(0, 0)]))
+    track.fill(Past([Point(0, 0)]))
     track.add_point(Point(50, 5000))
     assert not track.add_progress(Told(1, 65, 60))
     track.place_marks()
@@ -24,7 +24,7 @@ def test_the_energy_at_an_epochs_end_lies_between_the_scrapes_around_it():
 @pytest.mark.parametrize("end", [-5.0, 30.0, 1e12], ids=["1970", "before the last epoch", "future"])
 def test_an_impossible_epoch_end_becomes_the_time_it_was_seen(end):
     track = Track(start_seconds=0)
-    track.fill(History([Point(0, 0)]))
+    track.fill(Past([Point(0, 0)]))
     track.add_point(Point(200, 200))
     track.add_progress(Told(1, 45, 40))
     assert track.add_progress(Told(2, 90, end))
@@ -34,7 +34,7 @@ def test_an_impossible_epoch_end_becomes_the_time_it_was_seen(end):
 
 def test_a_heartbeat_is_no_progress():
     track = Track(start_seconds=0)
-    track.fill(History([Point(0, 0)]))
+    track.fill(Past([Point(0, 0)]))
     track.add_point(Point(200, 200))
     for now in (45, 105, 165):
         track.add_progress(Told(1, now, 40))
@@ -45,7 +45,7 @@ def test_a_heartbeat_is_no_progress():
 def test_a_run_resumed_from_a_checkpoint_has_not_paid_for_its_first_epochs():
     track = Track(start_seconds=100)
     track.add_progress(Told(5, 110, 100))
-    track.fill(History([Point(90, 10), Point(110, 30)]))
+    track.fill(Past([Point(90, 10), Point(110, 30)]))
     track.add_point(Point(200, 210))
     track.add_progress(Told(6, 160, 150))
     track.place_marks()
@@ -55,7 +55,7 @@ def test_a_run_resumed_from_a_checkpoint_has_not_paid_for_its_first_epochs():
 
 def test_epochs_that_go_back_begin_a_new_course():
     track = Track(start_seconds=0)
-    track.fill(History([Point(0, 0)]))
+    track.fill(Past([Point(0, 0)]))
     track.add_point(Point(1000, 1000))
     for epochs, end in ((1, 100), (2, 200), (3, 300), (2, 400), (3, 500)):
         track.add_progress(Told(epochs, end, end))
@@ -75,10 +75,10 @@ def test_the_past_fills_the_course_from_the_start():
     track = Track(start_seconds=100)
     track.add_point(Point(400, 4000))
     track.add_progress(Told(3, 400, 390))
-    history = History(
+    past = Past(
         [Point(90 + 10 * i, 100.0 * i) for i in range(31)], [Told(1, 195, 195), Told(2, 295, 295), Told(3, 390, 390)]
     )
-    track.fill(history)
+    track.fill(past)
     assert track.boundaries == [
         Boundary(0, 100, 100),
         Boundary(1, 195, 1050),
@@ -92,14 +92,14 @@ def test_nodes_scraped_one_after_the_other_have_lost_no_energy():
     track = Track(start_seconds=40)
     track.add_point(Point(107.5, 1000 + 1150))
     at_each_step = [Point(t, 850 + 1000 if t < 100 else 1000 + (1000 if t < 115 else 1150)) for t in range(99, 117)]
-    track.fill(History(at_each_step))
+    track.fill(Past(at_each_step))
     assert [point.joules for point in track.points] == sorted(point.joules for point in track.points)
 
 
 @pytest.mark.parametrize(("first_scrape", "begins_at_zero"), [(160, True), (1000, False)])
 def test_a_job_measured_from_late_on_has_no_known_start(first_scrape, begins_at_zero):
     track = Track(start_seconds=100)
-    track.fill(History([Point(first_scrape, 60), Point(1200, 700)], [Told(1, 900, 900), Told(2, 1100, 1100)]))
+    track.fill(Past([Point(first_scrape, 60), Point(1200, 700)], [Told(1, 900, 900), Told(2, 1100, 1100)]))
     assert (Boundary(0, 100, 0) in track.boundaries) == begins_at_zero
     assert (1 in [b.epochs for b in track.boundaries]) == begins_at_zero
     assert 2 in [b.epochs for b in track.boundaries]
@@ -107,7 +107,7 @@ def test_a_job_measured_from_late_on_has_no_known_start(first_scrape, begins_at_
 
 def test_a_long_course_is_thinned_and_keeps_its_ends():
     track = Track(start_seconds=0)
-    track.fill(History([Point(0, 0)]))
+    track.fill(Past([Point(0, 0)]))
     for epoch in range(1, 1001):
         track.add_point(Point(epoch * 10, epoch * 100))
         track.add_progress(Told(epoch, epoch * 10, epoch * 10))
@@ -135,8 +135,8 @@ def test_whatever_is_pushed_the_course_rises(pushes):
 
 def test_a_run_resumed_between_two_steps_of_its_past_begins_where_it_says():
     track = Track(start_seconds=100, epochs_resumed=90)
-    history = History([Point(130, 300), Point(400, 3000)], [Told(92, 310, 300, 301), Told(93, 400, 400, 400)], 60)
-    track.fill(history)
+    past = Past([Point(130, 300), Point(400, 3000)], [Told(92, 310, 300, 301), Told(93, 400, 400, 400)], 60)
+    track.fill(past)
     assert track.boundaries == [Boundary(90, 100, 0), Boundary(92, 300, 2000), Boundary(93, 400, 3000)]
 
 
@@ -144,7 +144,7 @@ def test_a_resumption_seen_in_its_past_is_known_again():
     track = Track(start_seconds=100)
     told = [Told(5, 95, 60, 61), Told(90, 101, 100, 100), Told(91, 210, 205, 206)]
     for _ in range(2):  # the past may be looked up a second time
-        track.fill(History([Point(130, 300), Point(400, 3000)], told, 1))
+        track.fill(Past([Point(130, 300), Point(400, 3000)], told, 1))
         assert [one.epochs for one in track.boundaries] == [90, 91]
         assert track.boundaries[0] == Boundary(90, 100, 0)
 
@@ -184,7 +184,7 @@ def test_a_clock_that_is_off_moves_no_epoch(error):
         epoch = seconds // 40
         told = Told(epoch, now, start + 40 * epoch - error, start + 40 * epoch)
         if track.see_clock(told, 30) or seconds == 10:
-            track.fill(History([Point(start + s, 100.0 * s) for s in range(0, seconds, 5)], [], 1))
+            track.fill(Past([Point(start + s, 100.0 * s) for s in range(0, seconds, 5)], [], 1))
         track.add_progress(told)
         track.place_marks()
     assert track.began_seconds == pytest.approx(start)
@@ -197,14 +197,14 @@ def test_what_was_placed_by_a_wrong_clock_is_placed_anew():
     start, error = 1.7e9, 60.0
     track = Track(start_seconds=start - error)
     track.add_point(Point(start + 100, 10_000))
-    track.fill(History([Point(start, 0)]))
+    track.fill(Past([Point(start, 0)]))
     track.add_progress(Told(1, start + 45, start + 40 - error))
     track.place_marks()
     assert track.boundaries[-1].seconds == pytest.approx(start + 45)  # it lies before the start: the time it was seen
     track.add_point(Point(start + 130, 13_000))
     assert track.see_clock(Told(2, start + 130, start + 80 - error, start + 80), 30)
     told = [Told(1, start + 45, start + 40 - error, start + 40), Told(2, start + 95, start + 80 - error, start + 80)]
-    track.fill(History([Point(start, 0)], told, 1))
+    track.fill(Past([Point(start, 0)], told, 1))
     assert [one.joules for one in track.boundaries] == pytest.approx([0, 4000, 8000])
     assert not track.see_clock(Told(2, start + 160, start + 80 - error, start + 150), 30)
 
@@ -212,5 +212,5 @@ def test_what_was_placed_by_a_wrong_clock_is_placed_anew():
 def test_a_start_in_the_future_is_no_beginning():
     track = Track(start_seconds=1e9)
     track.add_point(Point(100, 1000))
-    track.fill(History([Point(10, 10)], []))
+    track.fill(Past([Point(10, 10)], []))
     assert track.boundaries == []

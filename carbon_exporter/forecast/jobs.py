@@ -17,7 +17,7 @@ from carbon_exporter.forecast.readings import Readings
 from carbon_exporter.forecast.record import EndedRun, Ending
 from carbon_exporter.forecast.summary import ended_run, ending_of
 from carbon_exporter.forecast.totals import JOULES, Counters, Totals, basis_of
-from carbon_exporter.forecast.track import History, Point, Told, Track
+from carbon_exporter.forecast.track import Past, Point, Told, Track
 
 _log: Final = logging.getLogger("carbon_exporter.forecast")
 _IDLE_SECONDS: Final = 30.0
@@ -125,24 +125,24 @@ class Job:
         if self.ended_seconds is None:
             self.gpus.see(readings.gpus.get(self.name), readings.limit_watts.get(self.name), now_seconds)
 
-    def wants_history(self) -> bool:
+    def wants_past(self) -> bool:
         """Whether it began before this service saw it, so that its past is worth a query."""
         wanted = self.pushed.start_seconds is not None and self.ended_seconds is None and not self.recorded
         return wanted and bool(self.track.points) and self.past_asked is not None
 
-    def remember(self, history: History) -> None:
+    def remember(self, past: Past) -> None:
         """Take the past, and be content.
 
         It may know of nodes that had gone before this service saw the job: their joules are added to what it saw.
         """
-        if history.totals is not None:
-            history.totals.take(self.nodes)
-            seen, whole = self.totals, history.totals
+        if past.totals is not None:
+            past.totals.take(self.nodes)
+            seen, whole = self.totals, past.totals
             if (whole.joules or 0.0) > (seen.joules or 0.0):
                 grams = sum(whole.grams.values()) - sum(seen.grams.values())
                 self.track.lift((whole.joules or 0.0) - (seen.joules or 0.0), grams, basis_of(whole.grams))
                 self.totals = whole
-        self.track.fill(history)
+        self.track.fill(past)
         self.past_asked = None
         self._say_clock()
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote
 
-from carbon_exporter.forecast.histories import escape_regex, read_histories
 from carbon_exporter.forecast.jobs import Job
+from carbon_exporter.forecast.past_query import escape_regex, read_pasts
 from carbon_exporter.forecast.promql import Client, PromQLError
-from carbon_exporter.forecast.track import History
+from carbon_exporter.forecast.track import Past
 
 _MOST_JOBS: Final = 100
 _MOST_NODES: Final = 200
@@ -24,7 +24,7 @@ def look_up(client: Client, jobs: Sequence[Job], now_seconds: float, most_querie
             without their past.
     """
     for _ in range(most_queries):
-        chosen = _of_one_age([job for job in jobs if job.wants_history()], now_seconds)
+        chosen = _of_one_age([job for job in jobs if job.wants_past()], now_seconds)
         if not chosen:
             return
         _ask(client, chosen, now_seconds)
@@ -32,15 +32,15 @@ def look_up(client: Client, jobs: Sequence[Job], now_seconds: float, most_querie
 
 def _ask(client: Client, chosen: Sequence[Job], now_seconds: float) -> None:
     try:
-        histories = read_histories(client, {job.name: _start(job) for job in chosen}, now_seconds)
+        histories = read_pasts(client, {job.name: _start(job) for job in chosen}, now_seconds)
     except PromQLError:
         for job in chosen:
             job.past_asked = (job.past_asked or 0) + 1
             if job.past_asked >= _MOST_TRIES:
-                job.remember(History())
+                job.remember(Past())
         raise
     for job in chosen:
-        job.remember(histories.get(job.name, History()))
+        job.remember(histories.get(job.name, Past()))
 
 
 def _of_one_age(jobs: Sequence[Job], now_seconds: float) -> list[Job]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from carbon_exporter import metrics
 from carbon_exporter.forecast.clock import JobClock
-from carbon_exporter.forecast.histories import read_history
+from carbon_exporter.forecast.past_query import read_past
 from carbon_exporter.forecast.progress import Pushed
 from carbon_exporter.forecast.promql import Client
 from carbon_exporter.forecast.readings import read_pushed
@@ -98,7 +98,7 @@ def read_ended(client: Client, run: Finished) -> EndedRun | None:
     # One step more, so that the last of them lies after the end.
     steps_end = end + (end - run.began_seconds) / _STEPS
     track = Track(start_seconds=run.start_seconds, epochs_resumed=run.epochs_resumed)
-    past = read_history(client, run.training_job, run.began_seconds, steps_end)
+    past = read_past(client, run.training_job, run.began_seconds, steps_end)
     if past.totals is None or past.totals.joules is None:
         return None
     track.fill(past)

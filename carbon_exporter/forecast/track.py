@@ -53,7 +53,7 @@ class Told(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class Past:
     """A job's past from range queries.
 
     Attributes:
@@ -171,20 +171,20 @@ class Track:
         """Turn the marks that lie before the newest point into boundaries."""
         self._place(self.points)
 
-    def fill(self, history: History) -> None:
+    def fill(self, past: Past) -> None:
         """Rebuild the run from its recorded past and what has been seen since."""
-        known = [*_before(self.points, history.points), *self.points]
-        past = [told for told in history.told if self._is_of_this_run(told)]
-        for told in past:
-            self._take_delay(told, history.step_seconds)
-        told_since = self._told_since(past[-1].epochs if past else 0.0)
+        known = [*_before(self.points, past.points), *self.points]
+        told = [one for one in past.told if self._is_of_this_run(one)]
+        for one in told:
+            self._take_delay(one, past.step_seconds)
+        told += self._told_since(told[-1].epochs if told else 0.0)
         self._behind_seconds = self.clock.behind_seconds
-        begun = next((told.epochs for told in [*past, *told_since] if self._is_resumption(told)), self.epochs_resumed)
+        begun = next((one.epochs for one in told if self._is_resumption(one)), self.epochs_resumed)
         self._drop_boundaries()
         self._last_epochs, self._stepped_seconds = begun, 0.0
         self._begin(begun, known)
-        for told in [*past, *told_since]:
-            self.add_progress(told)
+        for one in told:
+            self.add_progress(one)
             self._place(known)
         self.points.clear()
         self.points.extend(known)
@@ -270,16 +270,16 @@ def _plausible(seconds: float | None) -> float | None:
     return seconds if seconds is not None and 0 <= seconds <= _LAST_SECONDS else None
 
 
-def _before(points: Sequence[Point], history: Sequence[Point]) -> Iterable[Point]:
-    """What `history` adds before `points`.
+def _before(points: Sequence[Point], past: Sequence[Point]) -> Iterable[Point]:
+    """What `past` adds before `points`.
 
-    A point is as old as the mean of its nodes' scrapes, a step of the history as its oldest scrape or older: between
-    two scrapes of one round the history lies below the point, and no energy was lost.
+    A point is as old as the mean of its nodes' scrapes, a step of the past as its oldest scrape or older: between
+    two scrapes of one round the past lies below the point, and no energy was lost.
     """
     if not points:
-        return history
+        return past
     first = points[0]
-    return (point for point in history if point.seconds < first.seconds and point.joules <= first.joules)
+    return (point for point in past if point.seconds < first.seconds and point.joules <= first.joules)
 
 
 def _joules_at(seconds: float, points: Sequence[Point]) -> float:

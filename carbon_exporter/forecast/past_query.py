@@ -7,7 +7,7 @@ from typing import Final
 from carbon_exporter import metrics
 from carbon_exporter.forecast.promql import Client, Series
 from carbon_exporter.forecast.totals import JOULES, Counters, Totals, basis_of
-from carbon_exporter.forecast.track import History, Point, Told
+from carbon_exporter.forecast.track import Past, Point, Told
 
 _PUSHED: Final = (metrics.EPOCHS_COMPLETED.name, metrics.EPOCH_END.name, metrics.PUSH_TIME)
 _REGEX_CHARACTERS: Final = frozenset("\\.+*?()|[]{}^$")
@@ -18,16 +18,16 @@ _LOOKBACK_SECONDS: Final = 300
 """Longer than a gap between scrapes or a restart of an exporter."""
 
 
-def read_history(client: Client, training_job: str, start_seconds: float, now_seconds: float) -> History:
+def read_past(client: Client, training_job: str, start_seconds: float, now_seconds: float) -> Past:
     """The past of one run since `start_seconds`, at most 30 days, in one query of at most 500 steps.
 
     Raises:
         PromQLError: the query failed.
     """
-    return read_histories(client, {training_job: start_seconds}, now_seconds)[training_job]
+    return read_pasts(client, {training_job: start_seconds}, now_seconds)[training_job]
 
 
-def read_histories(client: Client, starts: Mapping[str, float], now_seconds: float) -> dict[str, History]:
+def read_pasts(client: Client, starts: Mapping[str, float], now_seconds: float) -> dict[str, Past]:
     """The past of several runs (training job -> its start) that began at about the same time, in one query.
 
     Raises:
@@ -41,7 +41,7 @@ def read_histories(client: Client, starts: Mapping[str, float], now_seconds: flo
     by_job: dict[str, list[Series]] = {}
     for series in client.query_range(f"{spent} or {pushed}", start, now_seconds, step):
         by_job.setdefault(series.labels.get("training_job", ""), []).append(series)
-    return {job: _history(by_job.get(job, []), started, step) for job, started in starts.items()}
+    return {job: _past(by_job.get(job, []), started, step) for job, started in starts.items()}
 
 
 def escape_regex(name: str) -> str:
@@ -56,11 +56,11 @@ def _range(start_seconds: float, now_seconds: float) -> tuple[float, float]:
     return start, max(1.0, math.ceil((now_seconds - start) / _MOST_STEPS))
 
 
-def _history(series: Sequence[Series], start_seconds: float, step_seconds: float) -> History:
+def _past(series: Sequence[Series], start_seconds: float, step_seconds: float) -> Past:
     spent = [one for one in series if one.labels.get("__name__") not in _PUSHED]
     pushed = {one.labels["__name__"]: dict(one.points) for one in series if one.labels.get("__name__") in _PUSHED}
     points, totals = _points(spent, start_seconds - _BEFORE_START_SECONDS)
-    return History(_at_scrapes(points), _told(pushed), step_seconds, totals)
+    return Past(_at_scrapes(points), _told(pushed), step_seconds, totals)
 
 
 def _points(series: Sequence[Series], begin_seconds: float) -> tuple[list[Point], Totals]:

@@ -9,7 +9,7 @@ from forecast_fleet import Fleet
 
 LOG_PATH = "/log"
 AGE_SECONDS = 4000
-FIRST_QUERY = "sum by (__name__, training_job, basis)"
+FIRST_QUERY = "sum by (__name__, training_job, instance, basis) (last_over_time"
 IDLE_SECONDS = 3.0
 """Without a question for so long, a poll is over, and the answers of the next one are made."""
 _ENDING_EVERY = 2
@@ -35,7 +35,7 @@ class Engine:
             self._asked_seconds, self._prepared = time.monotonic(), False
             asked = len(self.fleet.queries)
             body: bytes = self.fleet.answer(path)
-            if self.fleet.queries[-1].startswith(FIRST_QUERY):
+            if self.fleet.queries[-1].startswith(FIRST_QUERY) and "/query?" in path:
                 self.began, self.polls = self._asked_seconds, self.polls + 1
                 del self.fleet.queries[:asked]
             return body

@@ -369,6 +369,12 @@ FORECAST_JOBS: Final = _gauge(
     "doubtful one.",
     "outcome",
 )
+FORECAST_WARNINGS: Final = _gauge(
+    "carbon_forecast_warnings",
+    "forecast",
+    "Jobs with a forecast that deserves less trust, by the reason. A job may have several.",
+    "warning",
+)
 FORECAST_QUERY_ERRORS: Final = _counter(
     "carbon_forecast_query_errors_total",
     "forecast",

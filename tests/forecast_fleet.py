@@ -38,7 +38,7 @@ class Fleet:
             start: body("vector", [{"metric": labels, "value": [0, repr(value)]} for labels, value in rows])
             for start, rows in {
                 "max by (__name__, training_job": [*self._pushed(now)],
-                "sum by (__name__, training_job, instance, basis)": [*self._counted(now)],
+                "sum by (__name__, training_job, instance, basis) (last_over_time": [*self._counted(now)],
                 "avg by (training_job) (timestamp": [
                     *(({"training_job": job}, now - 5) for job in self.names),
                     ({}, len(self.names)),
@@ -114,11 +114,10 @@ class Fleet:
                 ({"__name__": metrics.EPOCH_END.name}, lambda now: self.started + EPOCH_SECONDS * self._done(now)),
                 ({"__name__": metrics.PUSH_TIME}, lambda now: now),
             ]
-            for node in nodes_of(number):
-                energy = {"__name__": metrics.JOB_ENERGY.name, "instance": node}
-                series.append((energy, lambda now, number=number: self._joules(number, now - 5) / 2))
-                grams = {"__name__": metrics.JOB_EMISSIONS.name, "instance": node, "basis": "operational"}
-                series.append((grams, lambda now, number=number: self._joules(number, now - 5) / 2e4))
+            series += [
+                ({"instance": node}, lambda now, number=number: self._joules(number, now - 5) / 2)
+                for node in nodes_of(number)
+            ]
             for labels, value in series:
                 yield {"metric": {**job, **labels}, "values": [[now, repr(value(now))] for now in times]}
 

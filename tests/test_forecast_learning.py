@@ -276,6 +276,8 @@ def test_a_job_whose_clock_is_off_is_forecast_like_any_other(cluster, make_servi
             assert median == pytest.approx(60_000, rel=0.01)
             ends = values_of(families, metrics.FORECAST_END, quantile="0.5")
             assert ends == {("a",): pytest.approx(started + 600, abs=10)}
+            assert values_of(families, metrics.FORECAST_WARNINGS) == {("clock_skewed",): 1, ("kind_never_seen",): 1}
+            assert "set it" in service.views()[0].warnings[1]
     told = [line for line in caplog.messages if "clock_skewed" in line]
     assert len(told) == 1
     service.poll(started + 1000)

@@ -91,8 +91,7 @@ class Cluster:
         if address.path.endswith("query_range"):
             if not self.has_past:
                 return b"{}"
-            energy = {"__name__": metrics.JOB_ENERGY.name}
-            return self._success("matrix", [{**row, "metric": {**energy, **row["metric"]}} for row in self.history])
+            return self._success("matrix", self.history)
         if metrics.NODE_GRID_ZONE.name in query:
             rows = [
                 row

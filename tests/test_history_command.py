@@ -20,11 +20,10 @@ from carbon_exporter import cli, metrics
 from carbon_exporter.demo.servers import free_port, prometheus
 from carbon_exporter.forecast import history_command
 from carbon_exporter.forecast.history import History
-from carbon_exporter.forecast.past_query import _at_scrapes
-from carbon_exporter.forecast.promql import Client, PromQLError
+from carbon_exporter.forecast.past_query import _points
+from carbon_exporter.forecast.promql import Client, PromQLError, Series
 from carbon_exporter.forecast.rebuilding import PAGE_SECONDS, Finished, find_finished, read_ended
 from carbon_exporter.forecast.settings import Settings
-from carbon_exporter.forecast.track import Point
 
 
 @pytest.fixture
@@ -235,25 +234,28 @@ def test_each_run_is_found_once_and_only_whole_ones(engine, client):
     assert all(f"[{PAGE_SECONDS}s]" in asked.parameters["query"] for asked in engine.asked)
 
 
-def test_a_run_costs_two_queries_and_a_name_cannot_break_out_of_them(engine, client):
+def test_a_run_costs_three_queries_and_a_name_cannot_break_out_of_them(engine, client):
     start, name = NOW - 1000, 'x"} or vector(1) or {a="\\\n'
     matrix = {
-        metrics.JOB_ENERGY.name: [[start + 30 * k, f"{3000.0 * k}"] for k in range(36)],
-        metrics.JOB_EMISSIONS.name: [[start + 30 * k, f"{0.25 * k}"] for k in range(36)],
+        "": [[start + 30 * k, f"{3000.0 * k}"] for k in range(36)],
         metrics.EPOCHS_COMPLETED.name: [[start + 30 * k, f"{k * 30 // 200}"] for k in range(36)],
         metrics.EPOCH_END.name: [[start + 30 * k, f"{start + k * 30 // 200 * 200}"] for k in range(36)],
     }
-    rows = [{"metric": {"__name__": key, "training_job": name}, "values": values} for key, values in matrix.items()]
+    rows = [
+        {"metric": {"training_job": name, **({"__name__": key} if key else {})}, "values": values}
+        for key, values in matrix.items()
+    ]
     engine.answers[RANGE] = Reply({"status": "success", "data": {"resultType": "matrix", "result": rows}})
-    engine.answers[QUERY] = vector(({}, 8.0))
+    totals = [({"__name__": metrics.JOB_ENERGY.name}, 210_000.0), ({"__name__": metrics.JOB_EMISSIONS.name}, 17.5)]
+    engine.answers[QUERY] = lambda asked: vector(({}, 8.0)) if "gpus" in asked.parameters["query"] else vector(*totals)
     run = read_ended(client, Finished(name, start, start, NOW, 5.0, 10.0, 0.0, "g"))
     assert run is not None
     assert (run.ending, run.epochs_done, run.joules, run.grams, run.gpus) == ("stopped", 5, 105_000, 8.75, 8)
     assert (run.epoch_joules, run.epoch_seconds) == (pytest.approx(20_000), pytest.approx(200))
-    assert [asked.path for asked in engine.asked] == [RANGE, QUERY]
-    asked, gpus = (one.parameters["query"] for one in engine.asked)
+    assert [asked.path for asked in engine.asked] == [RANGE, QUERY, QUERY]
+    asked, *others = (one.parameters["query"] for one in engine.asked)
     assert r'''training_job=~"x\"\\} or vector\\(1\\) or \\{a=\"\\\\\n"''' in asked
-    assert r'''training_job="x\"} or vector(1) or {a=\"\\\n"''' in gpus
+    assert r'''training_job="x\"} or vector(1) or {a=\"\\\n"''' in others[0]
 
 
 def test_a_failure_in_the_middle_keeps_what_was_found(engine, client, run, database):
@@ -269,12 +271,13 @@ def test_a_failure_in_the_middle_keeps_what_was_found(engine, client, run, datab
 
 
 def test_between_scrapes_nothing_new_is_told_but_a_long_rest_is_one():
-    scraped = [Point(float(at), 100.0 * min(at // 30, 10)) for at in range(0, 1000, 7)]
-    kept = _at_scrapes(scraped)
-    assert [point.seconds for point in kept[:11]] == [0, 35, 63, 91, 126, 154, 182, 210, 245, 273, 301]
-    assert [point.joules for point in kept[10:]] == [1000] * 3
-    assert [after.seconds - before.seconds for before, after in itertools.pairwise(kept[10:])] == [301, 301]
-    assert _at_scrapes([]) == []
+    values = [(float(at), 100.0 * min(at // 30, 10)) for at in range(0, 1000, 7)]
+    points, totals = _points([Series({"instance": "n1"}, values)], 0.0)
+    assert [point.seconds for point in points[:11]] == [0, 35, 63, 91, 126, 154, 182, 210, 245, 273, 301]
+    assert [point.joules for point in points[10:]] == [1000] * 3
+    assert [after.seconds - before.seconds for before, after in itertools.pairwise(points[10:])] == [301, 301]
+    assert totals.joules == 1000
+    assert _points([], 0.0)[0] == []
 
 
 class Fleet:

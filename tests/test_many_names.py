@@ -48,6 +48,18 @@ def test_too_many_names_are_not_asked_for_and_counted(cluster, make_service, cap
     assert len([record for record in caplog.records if "2001 training jobs" in record.getMessage()]) == 1
 
 
+def test_names_that_make_the_answer_longer_than_thought_are_asked_for_once_more(cluster, make_service):
+    service = make_service(largest_answer_bytes=NARROW)
+    times = dict.fromkeys((metrics.TRAINING_START.name, metrics.EPOCH_END.name, metrics.EPOCHS_PLANNED.name), 900.0)
+    push_many(cluster, (f"{number:03}" + 197 * "\u00e9" for number in range(165)), now=1000.0, **times)
+    families = run_epochs(cluster, service, 3)
+    assert values_of(families, metrics.FORECAST_ENERGY, quantile="0.5") == BERT
+    assert values_of(families, metrics.FORECAST_QUERY_ERRORS, reason="malformed") == {(): 7}
+    cluster.queries.clear()
+    service.poll(1240)
+    assert len(cluster.queries) == 10
+
+
 def test_what_has_ended_stays_finished_when_too_many_names_are_pushed(cluster, make_service):
     service = make_service(largest_answer_bytes=NARROW, most_jobs=52)
     run_epochs(cluster, service, 3)
@@ -68,7 +80,7 @@ def test_ever_new_names_do_not_fill_the_memory(cluster, make_service):
     for now in range(1000, 1300, 30):
         push_many(cluster, (f"a{now}-{number}" for number in range(50)), now=float(now))
         service.poll(float(now))
-        assert len(service._fleet) <= 56
+        assert len(service._fleet) <= 170
     cluster.pushed.clear()
     run_epochs(cluster, service, 1)
     assert list(service._fleet) == ["bert"]

@@ -62,12 +62,16 @@ def job_families(predictions: Sequence[Prediction]) -> list[Family]:
 
 
 def service_families(
-    outcomes: Mapping[Outcome, int], errors: Mapping[Reason, int], last_poll_seconds: float | None
+    outcomes: Mapping[Outcome, int],
+    warnings: Mapping[str, int],
+    errors: Mapping[Reason, int],
+    last_poll_seconds: float | None,
 ) -> list[Family]:
-    """What the service says about itself: jobs by outcome, failed queries by reason, its last complete poll."""
+    """What the service says about itself: jobs by outcome and warning, failed queries by reason, its last full poll."""
     last_poll: Rows = [] if last_poll_seconds is None else [((), last_poll_seconds)]
     return [
         Family(metrics.FORECAST_JOBS, [((outcome,), float(jobs)) for outcome, jobs in outcomes.items()]),
+        Family(metrics.FORECAST_WARNINGS, [((warning,), float(jobs)) for warning, jobs in sorted(warnings.items())]),
         Family(metrics.FORECAST_QUERY_ERRORS, [((reason,), float(count)) for reason, count in errors.items()]),
         Family(metrics.FORECAST_LAST_POLL, last_poll),
     ]

@@ -10,6 +10,7 @@ from carbon_exporter.forecast.progress import Pushed
 from carbon_exporter.forecast.track import Track
 
 _FORGOTTEN_AFTER_SECONDS: Final = 3600.0
+_SAVED_AT_ONCE: Final = 1000
 
 
 class Fleet:
@@ -42,7 +43,7 @@ class Fleet:
         """Save all states, and close the record's file."""
         for job in self._jobs.values():
             job.saved_epochs = None
-        self.save(now_seconds)
+        self.save(now_seconds, len(self._jobs))
         self._learning.close()
 
     def __contains__(self, name: str) -> bool:
@@ -100,9 +101,10 @@ class Fleet:
             if is_gone and name not in seen:
                 del self._jobs[name]
 
-    def save(self, now_seconds: float) -> None:
-        """Save the states of running jobs that have gone on, and drop those of jobs on record."""
+    def save(self, now_seconds: float, most: int = _SAVED_AT_ONCE) -> None:
+        """Save the states of `most` running jobs that have gone on, and drop those of jobs on record."""
         due = [job for job in self._jobs.values() if running.is_due(job, now_seconds)]
+        due = sorted(due, key=lambda job: job.saved_seconds)[:most]
         self._learning.open().keep_running(
             {job.name: running.save(job, now_seconds) for job in due},
             {job.name for job in self._jobs.values() if not job.recorded},

@@ -23,6 +23,8 @@ _log: Final = logging.getLogger("carbon_exporter.forecast")
 _IDLE_SECONDS: Final = 30.0
 _QUIET: Final[tuple[Outcome, ...]] = ("forecast", "finished", "no_epochs", "no_energy")
 _WITH_FORECAST: Final[tuple[Outcome, ...]] = ("forecast", "finished", "unit_mismatch")
+_DOUBTFUL: Final = ("clock_skewed", "epoch_end_skewed", "energy_set_back")
+"""What of all that has been said of a job makes its forecast doubtful."""
 CURES: Final[dict[str, str]] = {
     "planned_missing": "push carbon_training_epochs_planned too",
     "invalid_value": "push epochs from 0 and a plan above 0, both up to 1e9",
@@ -137,6 +139,7 @@ class Job:
         """
         if past.totals is not None:
             past.totals.take(self.nodes)
+            past.totals.reckon_grams()
             seen, whole = self.totals, past.totals
             if (whole.joules or 0.0) > (seen.joules or 0.0):
                 grams = sum(whole.grams.values()) - sum(seen.grams.values())
@@ -170,6 +173,12 @@ class Job:
             return
         self.said.add(what)
         _log.warning("training job %s: %s: %s", shown(self.name), what, CURES[what])
+
+    def warnings(self) -> tuple[str, ...]:
+        """Why its forecast, if it has one, deserves less trust."""
+        if self.prediction is None:
+            return ()
+        return (*self.prediction.energy.warnings, *(what for what in _DOUBTFUL if what in self.said))
 
     def lose(self) -> None:
         """It has been gone for too long: what it would have used by its end nobody will know."""

@@ -10,7 +10,7 @@ from carbon_exporter.forecast.promql import Client, PromQLError
 from carbon_exporter.forecast.track import Past
 
 _MOST_JOBS: Final = 100
-_MOST_NODES: Final = 200
+_MOST_NODES: Final = 100
 _LONGEST_NAMES: Final = 5000
 """Characters in a URL, of which proxies take 8,192."""
 _MOST_TRIES: Final = 5

@@ -6,7 +6,7 @@ from typing import Final
 
 from carbon_exporter import metrics
 from carbon_exporter.forecast.promql import Client, Series
-from carbon_exporter.forecast.totals import JOULES, Counters, Totals, basis_of
+from carbon_exporter.forecast.totals import JOULES, Counters, Totals
 from carbon_exporter.forecast.track import Past, Point, Told
 
 _PUSHED: Final = (metrics.EPOCHS_COMPLETED.name, metrics.EPOCH_END.name, metrics.PUSH_TIME)
@@ -35,8 +35,7 @@ def read_pasts(client: Client, starts: Mapping[str, float], now_seconds: float) 
     """
     start, step = _range(min(starts.values()), now_seconds)
     jobs = f'training_job=~"{metrics.escape_label("|".join(map(escape_regex, starts)))}"'
-    counters = f'last_over_time({{__name__=~"{metrics.JOB_ENERGY.name}|{metrics.JOB_EMISSIONS.name}",{jobs}}}[5m])'
-    spent = f"sum by (__name__, training_job, instance, basis) ({counters})"
+    spent = f"sum by (training_job, instance) (last_over_time({metrics.JOB_ENERGY.name}{{{jobs}}}[5m]))"
     pushed = f'max by (__name__, training_job) ({{__name__=~"{"|".join(_PUSHED)}",{jobs}}})'
     by_job: dict[str, list[Series]] = {}
     for series in client.query_range(f"{spent} or {pushed}", start, now_seconds, step):
@@ -60,32 +59,28 @@ def _past(series: Sequence[Series], start_seconds: float, step_seconds: float) -
     spent = [one for one in series if one.labels.get("__name__") not in _PUSHED]
     pushed = {one.labels["__name__"]: dict(one.points) for one in series if one.labels.get("__name__") in _PUSHED}
     points, totals = _points(spent, start_seconds - _BEFORE_START_SECONDS)
-    return Past(_at_scrapes(points), _told(pushed), step_seconds, totals)
+    return Past(points, _told(pushed), step_seconds, totals)
 
 
 def _points(series: Sequence[Series], begin_seconds: float) -> tuple[list[Point], Totals]:
-    moments: dict[float, dict[str, dict[str, float]]] = {}
+    """The joules of all nodes at each moment that tells something new."""
+    moments: dict[float, dict[str, Counters]] = {}
     for one in series:
-        node, name = one.labels.get("instance", ""), _counter_name(one.labels)
-        for seconds, value in one.points:
-            if seconds >= begin_seconds and value >= 0:
-                moments.setdefault(seconds, {}).setdefault(node, {})[name] = value
+        node = one.labels.get("instance", "")
+        for seconds, joules in one.points:
+            if seconds >= begin_seconds and joules >= 0:
+                moments.setdefault(seconds, {})[node] = {JOULES: joules}
     totals = Totals()
     points: list[Point] = []
     before: Mapping[str, Counters] = {}
     for seconds, nodes in sorted(moments.items()):
-        if nodes == before and seconds - points[-1].seconds < _LOOKBACK_SECONDS:
-            continue
-        before = nodes
-        totals.take({node: counters for node, counters in nodes.items() if JOULES in counters})
-        if totals.joules is not None:
-            grams = totals.grams
-            points.append(Point(seconds, totals.joules, sum(grams.values()) if grams else None, basis_of(grams)))
+        # Between two scrapes the older value is repeated, which would put the joules of half a minute into the wrong
+        # epoch. One that stays for longer than a gap between scrapes is one at which nothing was used.
+        if nodes != before or seconds - points[-1].seconds >= _LOOKBACK_SECONDS:
+            totals.take(nodes)
+            points.append(Point(seconds, totals.joules or 0.0))
+            before = nodes
     return points, totals
-
-
-def _counter_name(labels: Mapping[str, str]) -> str:
-    return JOULES if labels.get("__name__") == metrics.JOB_ENERGY.name else labels.get("basis", "")
 
 
 def _told(values: Mapping[str, Mapping[float, float]]) -> list[Told]:
@@ -96,16 +91,3 @@ def _told(values: Mapping[str, Mapping[float, float]]) -> list[Told]:
         if not told or (epochs, end) != (told[-1].epochs, told[-1].end_seconds):
             told.append(Told(epochs, seen, end, pushes.get(seen)))
     return told
-
-
-def _at_scrapes(points: Sequence[Point]) -> list[Point]:
-    """The points that tell something new.
-
-    Between two scrapes a range query repeats the older value, which would put the joules of half a minute into the
-    wrong epoch. A value that stays for longer than a gap between scrapes is one at which nothing was used.
-    """
-    kept = list(points[:1])
-    for point in points[1:]:
-        if point.joules != kept[-1].joules or point.seconds - kept[-1].seconds >= _LOOKBACK_SECONDS:
-            kept.append(point)
-    return kept

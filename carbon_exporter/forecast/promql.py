@@ -27,6 +27,10 @@ class PromQLError(Exception):
         self.reason = reason
 
 
+class AnswerTooLongError(PromQLError):
+    """More than largest_answer_bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One series of an instant query."""
@@ -82,9 +86,10 @@ class Client:
             PromQLError: there is no answer, or not a whole and sound one.
         """
         rows = self._ask("query", {"query": expression, "time": f"{at_seconds:.3f}"}, "vector")
-        series = [self._series(row, [row["value"]]) for row in self._checked(rows, "value")]
-        kept = self._finite(series)
-        return [Sample(one.labels, one.points[0][1]) for one in (kept if finite else series)]
+        samples = [Sample(self._labels(row), self._number(row["value"])) for row in self._checked(rows, "value")]
+        kept = [one for one in samples if math.isfinite(one.value)]
+        self.errors["not_finite"] += len(kept) < len(samples)
+        return kept if finite else samples
 
     def query_range(
         self, expression: str, start_seconds: float, end_seconds: float, step_seconds: float
@@ -96,7 +101,10 @@ class Client:
         """
         times = {"start": f"{start_seconds:.3f}", "end": f"{end_seconds:.3f}", "step": f"{step_seconds:.3f}"}
         rows = self._ask("query_range", {"query": expression, **times}, "matrix")
-        return self._finite([self._series(row, row["values"]) for row in self._checked(rows, "values")])
+        series = [Series(self._labels(row), self._points(row["values"])) for row in self._checked(rows, "values")]
+        kept = [Series(one.labels, [point for point in one.points if math.isfinite(point[1])]) for one in series]
+        self.errors["not_finite"] += sum(len(one.points) for one in kept) < sum(len(one.points) for one in series)
+        return [one for one in kept if one.points]
 
     def _ask(self, endpoint: str, parameters: dict[str, str], kind: str) -> Any:
         url = f"{self.url}/api/v1/{endpoint}"
@@ -131,7 +139,7 @@ class Client:
             raise self._malformed()
         return data.get("result")
 
-    def _get(self, url: str, parameters: dict[str, str]) -> tuple[int, bytes]:
+    def _get(self, url: str, parameters: dict[str, str]) -> tuple[int, bytearray]:
         deadline = self._clock() + self._timeout_seconds
         body = bytearray()
         with self._session.get(
@@ -141,12 +149,12 @@ class Client:
                 body += chunk
                 if len(body) > self.largest_answer_bytes:
                     limit = f"more than largest_answer_bytes = {self.largest_answer_bytes}"
-                    raise self._error(
-                        "malformed", f"{url}: {limit}: raise it, or find out which job has that many series"
-                    )
+                    self.errors["malformed"] += 1
+                    cure = "raise it, or find out which job has that many series"
+                    raise AnswerTooLongError("malformed", f"{url}: {limit}: {cure}")
                 if self._clock() > deadline:
                     raise requests.Timeout
-            return response.status_code, bytes(body)
+            return response.status_code, body
 
     def _checked(self, rows: Any, values: str) -> list[dict[str, Any]]:
         if not isinstance(rows, list):
@@ -156,18 +164,25 @@ class Client:
                 raise self._malformed()
         return rows
 
-    def _series(self, row: dict[str, Any], pairs: Any) -> Series:
+    def _labels(self, row: dict[str, Any]) -> dict[str, str]:
+        labels: dict[str, str] = row["metric"]
+        for value in labels.values():
+            if not isinstance(value, str):
+                raise self._malformed()
+        return labels
+
+    def _number(self, pair: Any) -> float:
         try:
-            points = [(float(seconds), float(value)) for seconds, value in pairs]
+            _, value = pair
+            return float(value)
         except (TypeError, ValueError):
             raise self._malformed() from None
-        return Series({str(name): str(value) for name, value in row["metric"].items()}, points)
 
-    def _finite(self, series: list[Series]) -> list[Series]:
-        kept = [Series(one.labels, [point for point in one.points if math.isfinite(point[1])]) for one in series]
-        if any(len(after.points) < len(before.points) for before, after in zip(series, kept, strict=True)):
-            self.errors["not_finite"] += 1
-        return [one for one in kept if one.points]
+    def _points(self, pairs: Any) -> list[tuple[float, float]]:
+        try:
+            return [(float(seconds), float(value)) for seconds, value in pairs]
+        except (TypeError, ValueError):
+            raise self._malformed() from None
 
     def _malformed(self) -> PromQLError:
         return self._error("malformed", f"{self.url}: does not answer as the Prometheus HTTP API: check prometheus_url")

@@ -1,12 +1,13 @@
 """What jobs have pushed, asked for so that no job, whatever it pushes, can make the answer too long for the others."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import Final
 
 from carbon_exporter import metrics
 from carbon_exporter.forecast.progress import Pushed
-from carbon_exporter.forecast.promql import Client, Sample
+from carbon_exporter.forecast.promql import AnswerTooLongError, Client, Sample
 from carbon_exporter.naming import LONGEST_NAME
 
 _FIELDS: Final = {
@@ -25,8 +26,10 @@ COUNT: Final = f'count(max by (training_job) ({metrics.PUSH_TIME}{{training_job!
 _SHORT: Final = f'training_job=~"(?s).{{1,{LONGEST_NAME}}}",group=~"(?s).{{0,{LONGEST_NAME}}}"'
 """No node counts for a longer name. RE2's flag s: any character, the end of a line too."""
 _MEASURED: Final = f'max by (training_job) (last_over_time({metrics.JOB_ENERGY.name}{{training_job!=""}}[1h]))'
+_ROW_BYTES: Final = 500
+"""A name of 200 characters in JSON, a group as long, and what is around them."""
 _LONGEST_ROW_BYTES: Final = 1500
-"""A name of 200 characters, each escaped as six bytes in JSON, and what is around it."""
+"""The same where each character is escaped as six bytes."""
 _NAMES_IN_A_QUERY: Final = 2
 """Of metrics: 100,000 jobs' values of two are fewer series than the 300,000 that VictoriaMetrics selects at most."""
 _EPOCHS: Final = (metrics.EPOCHS_COMPLETED.name, metrics.EPOCHS_PLANNED.name)
@@ -36,19 +39,20 @@ _NOT_A_COUNT: Final = -1.0
 def read(client: Client, now_seconds: float, pushing: int) -> tuple[dict[str, Pushed], int]:
     """What each job pushed, and how many names were left out.
 
-    One query. Where the values of all `pushing` names may be too long for one answer, four: they ask for the names
+    One query. Where the values of all `pushing` names are too long for one answer, five more: they ask for the names
     that have used energy within the last hour, which nobody can push, and of the others for those that pushed last,
     as many as fit.
 
     Raises:
         PromQLError: a query failed.
     """
-    most = max(1, client.largest_answer_bytes // (_LONGEST_ROW_BYTES * len(NAMES)))
-    if pushing <= most:
-        samples = client.query(_one_of_each(_values(NAMES)), now_seconds, finite=False)
-    else:
+    samples = []
+    if pushing <= client.largest_answer_bytes // (_ROW_BYTES * len(NAMES)):
+        with contextlib.suppress(AnswerTooLongError):
+            samples = client.query(_one_of_each(_values(NAMES)), now_seconds, finite=False)
+    if pushing and not samples:
+        most = max(1, client.largest_answer_bytes // (_LONGEST_ROW_BYTES * len(NAMES)))
         kept = f"and on (training_job) ({_MEASURED} or {_newest(most)})"
-        samples = []
         for first in range(0, len(NAMES), _NAMES_IN_A_QUERY):
             values = f"{_values(NAMES[first : first + _NAMES_IN_A_QUERY])} {kept}"
             samples += client.query(_one_of_each(values), now_seconds, finite=False)

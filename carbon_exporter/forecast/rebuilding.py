@@ -89,7 +89,7 @@ def _finished(training_job: str, pushed: Pushed) -> Finished | None:
 
 
 def read_ended(client: Client, run: Finished) -> EndedRun | None:
-    """What the engine still knows of a run, in two range queries and another; None where that is too little.
+    """What the engine still knows of a run, in one range query and two others; None where that is too little.
 
     Raises:
         PromQLError: a query failed.
@@ -112,10 +112,22 @@ def read_ended(client: Client, run: Finished) -> EndedRun | None:
         ended_seconds=run.finished_seconds,
         epochs_planned=run.epochs_planned,
         joules=past.totals.joules,
-        grams=sum(past.totals.grams.values()) if past.totals.grams else None,
+        grams=_grams(client, run, past.totals.joules),
         gpus=_gpus(client, run),
     )
     return None if ended is None else replace(ended, started_seconds=run.start_seconds)
+
+
+def _grams(client: Client, run: Finished, joules: float) -> float | None:
+    """What `joules` cost, at what each joule of the run did; None where nobody knows."""
+    names = f"{metrics.JOB_ENERGY.name}|{metrics.JOB_EMISSIONS.name}"
+    selector = f'{{__name__=~"{names}",{_matcher(run.training_job)}}}'
+    seconds = math.ceil(run.finished_seconds + _AFTER_END_SECONDS - run.began_seconds)
+    told = f"sum by (__name__) (max_over_time({selector}[{seconds}s]))"
+    samples = client.query(told, run.finished_seconds + _AFTER_END_SECONDS)
+    totals = {sample.labels.get("__name__", ""): sample.value for sample in samples}
+    grams, spent = totals.get(metrics.JOB_EMISSIONS.name), totals.get(metrics.JOB_ENERGY.name, 0.0)
+    return None if grams is None or spent <= 0 else joules * grams / spent
 
 
 def _gpus(client: Client, run: Finished) -> float | None:

@@ -27,7 +27,7 @@ from carbon_exporter.grid.grid import Grid
 
 _log: Final = logging.getLogger("carbon_exporter.forecast")
 _MOST_LOOK_UPS: Final = 1
-"""In a poll: one brings ten megabytes."""
+"""In a poll: one brings some megabytes."""
 _MOST_QUERIES: Final = 10
 """Of one poll."""
 
@@ -208,10 +208,11 @@ class Service:
         self._failing = error.reason
 
     def _make_families(self, now_seconds: float) -> list[metrics.Family]:
-        predictions = [job.prediction for job in self._fleet.jobs() if job.prediction is not None]
+        jobs = self._fleet.jobs()
+        warnings = Counter(warning for job in jobs for warning in job.warnings())
         return [
-            *job_families(predictions),
+            *job_families([job.prediction for job in jobs if job.prediction is not None]),
             *self._learning.families(),
-            *service_families(self._outcomes, self._client.errors, self._last_poll_seconds),
+            *service_families(self._outcomes, warnings, self._client.errors, self._last_poll_seconds),
             *(grid_families(self._grid, now_seconds) if self._grid is not None else ()),
         ]

@@ -5,7 +5,7 @@ under another address. So each node's counters are followed on their own, and wh
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 JOULES: Final = "joules"
@@ -28,23 +28,28 @@ class _Node:
 
     Attributes:
         last: its counters as they were last read.
-        counted: what they have counted; where one is set back, it counts on from there.
+        before: what they had counted before they were set back, or left out.
         has_successor: another address seems to go on with its counters, so that only that one is added.
     """
 
-    last: dict[str, float]
-    counted: dict[str, float]
+    last: Counters
+    before: dict[str, float] = field(default_factory=dict)
     has_successor: bool = False
 
     def take(self, counters: Counters) -> bool:
         """Count on; whether the joules were set back."""
-        rises = {name: value - self.last.get(name, 0.0) for name, value in counters.items()}
-        for name, rise in rises.items():
-            self.counted[name] = self.counted.get(name, 0.0) + max(0.0, rise)
-        self.last.update(counters)
-        if rises.get(JOULES, 0.0) > 0:
-            self.has_successor = False
-        return rises.get(JOULES, 0.0) < 0
+        for name, last in self.last.items():
+            fallen = last - counters.get(name, 0.0)
+            if fallen > 0:
+                self.before[name] = self.before.get(name, 0.0) + fallen
+        rise = counters.get(JOULES, 0.0) - self.last.get(JOULES, 0.0)
+        self.has_successor = self.has_successor and rise <= 0
+        self.last = counters
+        return rise < 0
+
+    def counted(self, name: str) -> float:
+        """What a counter has counted; one that is set back counts on from there."""
+        return self.last.get(name, 0.0) + self.before.get(name, 0.0)
 
 
 class Totals:
@@ -73,16 +78,15 @@ class Totals:
     def joules(self) -> float | None:
         """In total; None before any node has told."""
         nodes = self._counting()
-        return sum(node.counted.get(JOULES, 0.0) for node in nodes) if nodes else None
+        return sum(node.counted(JOULES) for node in nodes) if nodes else None
 
     @property
     def grams(self) -> dict[str, float]:
         """In total, by basis."""
         grams: dict[str, float] = {}
         for node in self._counting():
-            for basis, amount in node.counted.items():
-                if basis != JOULES:
-                    grams[basis] = grams.get(basis, 0.0) + amount
+            for basis in (node.last.keys() | node.before.keys()) - {JOULES}:
+                grams[basis] = grams.get(basis, 0.0) + node.counted(basis)
         return grams
 
     @property
@@ -90,9 +94,17 @@ class Totals:
         """How many addresses it has been on."""
         return len(self._nodes)
 
+    def reckon_grams(self) -> None:
+        """Give nodes that have told joules only the grams that as many joules have cost on the others."""
+        silent = [node for node in self._counting() if not node.last.keys() - {JOULES}]
+        joules = (self.joules or 0.0) - sum(node.counted(JOULES) for node in silent)
+        if joules > 0:
+            for node in silent:
+                node.before |= {basis: node.counted(JOULES) * grams / joules for basis, grams in self.grams.items()}
+
     def state(self) -> dict[str, Any]:
         """As JSON holds it."""
-        return {name: [node.last, node.counted, node.has_successor] for name, node in self._nodes.items()}
+        return {name: [node.last, node.before, node.has_successor] for name, node in self._nodes.items()}
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> "Totals":
@@ -106,11 +118,11 @@ class Totals:
 
     def _add(self, name: str, counters: Counters, older: Sequence[_Node]) -> None:
         told = counters.get(JOULES, 0.0)
-        before = [node for node in older if not node.has_successor and 0 < node.counted.get(JOULES, 0.0) <= told]
+        before = [node for node in older if not node.has_successor and 0 < node.counted(JOULES) <= told]
         if before:
-            max(before, key=lambda node: node.counted[JOULES]).has_successor = True
+            max(before, key=lambda node: node.counted(JOULES)).has_successor = True
         if len(self._nodes) >= _MOST_NODES:
             gone = next((other for other, node in self._nodes.items() if node.has_successor), None)
             if gone is not None:
                 del self._nodes[gone]
-        self._nodes[name] = _Node(dict(counters), dict(counters))
+        self._nodes[name] = _Node(counters)

@@ -11,7 +11,7 @@ from carbon_exporter.forecast.energy import Boundary
 from carbon_exporter.forecast.totals import Totals
 
 MOST_BOUNDARIES: Final = 64
-_MOST_POINTS: Final = 64
+_MOST_POINTS: Final = 24
 _POINTS_SAVED: Final = 10
 """They tell what a joule has cost of late."""
 _SAME: Final = 1e-9

@@ -4,15 +4,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from carbon_exporter.forecast.energy import Forecast, Quantiles, Warn
+from carbon_exporter.forecast.energy import Forecast, Quantiles
 from carbon_exporter.forecast.jobs import CURES, Job
 from carbon_exporter.forecast.progress import Outcome
 
-_WARNINGS: Final[Mapping[Warn, str]] = {
+_WARNINGS: Final[Mapping[str, str]] = {
     "no_epoch_seen": "Its first epoch is not done yet: this is how the ended runs of its group went.",
     "one_epoch_seen": "Less than two epochs have been seen: the first is often dearer or cheaper than the others.",
     "kind_never_seen": "No run of its group has ended yet: how wrong its forecast can be is not known.",
-    "change_not_seen": "Its number of GPUs changed, and no epoch has been seen since.",
+    "change_not_seen": "Its GPUs or their power limit changed, and no epoch has been seen since.",
     "unlike_ended_runs": "Its epochs, or how they went on after the first, are unlike those of all ended runs.",
 }
 
@@ -91,6 +91,5 @@ def _count(epochs: float | None) -> float | None:
 def _warnings(job: Job) -> Iterator[str]:
     if job.outcome in CURES:
         yield f"{job.outcome}: {CURES[job.outcome]}."
-    if job.prediction is not None:
-        for warning in job.prediction.energy.warnings:
-            yield _WARNINGS.get(warning, warning)
+    for warning in job.warnings():
+        yield _WARNINGS[warning] if warning in _WARNINGS else f"{warning}: {CURES[warning]}."

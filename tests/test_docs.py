@@ -173,11 +173,18 @@ def test_no_machine_path_or_download_address_is_in_the_tree(repository):
 
 
 def manifests(repository):
-    """The YAML blocks of kubernetes.md: the node agent's, the forecast service's, and the nodes' intensity after it."""
+    """The YAML blocks of kubernetes.md: the node agent's, the forecast service's, and the nodes' intensity after it.
+
+    The scrape configuration comes before them, and has to select the pods by their labels.
+    """
     text = (repository / "docs" / "kubernetes.md").read_text()
     blocks = [list(yaml.safe_load_all(block)) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
-    node, forecast, (then,) = blocks
-    return {part["kind"]: part for part in node}, {part["kind"]: part for part in forecast}, then
+    (scrapes,), node, forecast, (then,) = blocks
+    selected = [one["relabel_configs"][0]["regex"] for one in scrapes["scrape_configs"]]
+    manifests = [{part["kind"]: part for part in parts} for parts in (node, forecast)]
+    workloads = [manifests[0]["DaemonSet"], manifests[1]["Deployment"]]
+    assert selected == [one["spec"]["template"]["metadata"]["labels"]["app"] for one in workloads]
+    return *manifests, then
 
 
 def config_of(parts, folder):

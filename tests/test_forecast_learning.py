@@ -235,6 +235,18 @@ def test_a_job_that_was_gone_as_the_service_was_away_is_recorded_as_lost(cluster
     assert again._learning.open().running() == []
 
 
+@pytest.mark.parametrize(("upto", "ending"), [(3, "lost"), (10, "finished")])
+def test_a_run_that_the_next_one_of_its_name_replaces_is_on_record(cluster, make_service, tmp_path, upto, ending):
+    service = make_service()
+    run(cluster, service, "a", 1000, upto=upto)
+    again = 1000 + 60 * upto + 35
+    step(cluster, "a", again + 25, again)
+    cluster.joules["a"] = 100.0 * (again + 25 - 1000)
+    service.poll(again + 25)
+    (ended,) = kept(tmp_path)
+    assert (ended.ending, ended.epochs_done, ended.started_seconds) == (ending, upto, 1000)
+
+
 def test_a_job_taken_for_lost_that_comes_back_ends_as_it_does(cluster, make_service, tmp_path):
     service = make_service()
     run(cluster, service, "a", 1000, upto=3)

@@ -66,6 +66,7 @@ class Fleet:
         """The job under `name`; a new one where it was started again since."""
         job = self._jobs.get(name)
         if job is not None and job.is_succeeded_by(pushed):
+            job.lose()
             self._record(job)
             job = None
         if job is None:

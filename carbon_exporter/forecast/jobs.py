@@ -64,7 +64,6 @@ class Job:
         totals: its joules and grams on all nodes that it has been on.
         gpus: that it holds.
         past_asked: how often its past was asked for in vain; None while it need not be asked for.
-        seen_seconds: when the engine last knew anything of it (Unix time).
         alive_seconds: when it last used energy or pushed.
         gone_since: the first poll of all those since in which it did neither; None while it lives.
         ended_seconds: when it ended, or was last alive where it was lost (Unix time); None while it runs.
@@ -82,7 +81,6 @@ class Job:
     totals: Totals = field(default_factory=Totals)
     gpus: Gpus = field(default_factory=Gpus)
     past_asked: int | None = 0
-    seen_seconds: float = 0.0
     alive_seconds: float = 0.0
     gone_since: float | None = None
     ended_seconds: float | None = None
@@ -107,7 +105,6 @@ class Job:
     ) -> None:
         """Take what one poll says of this job; `last_poll_seconds` is when the one before was, None for the first."""
         self.pushed = readings.pushed.get(self.name, self._pushed_still(now_seconds, push_max_age_seconds))
-        self.seen_seconds = now_seconds
         if self.pushed.epochs_planned is not None:
             self.last_pushed = self.pushed
         joules, pushed_at = readings.joules(self.name), self.pushed.push_seconds
@@ -181,9 +178,12 @@ class Job:
         return (*self.prediction.energy.warnings, *(what for what in _DOUBTFUL if what in self.said))
 
     def lose(self) -> None:
-        """It has been gone for too long: what it would have used by its end nobody will know."""
+        """It is gone without a word: unless it had done its plan, nobody will know what that would have used."""
         if self.ending is None:
-            self.ending, self.ended_seconds = "lost", self.alive_seconds
+            done = self.track.boundaries[-1].epochs if self.track.boundaries else 0.0
+            planned = self.last_pushed.epochs_planned
+            has_finished = planned is not None and planned > 0 and ending_of(done, planned) == "finished"
+            self.ending, self.ended_seconds = "finished" if has_finished else "lost", self.alive_seconds
             self.prediction = None
 
     def ended_run(self) -> EndedRun | None:

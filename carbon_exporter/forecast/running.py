@@ -31,7 +31,6 @@ def save(job: Job, now_seconds: float) -> str:
     state = {
         "version": _VERSION,
         "name": job.name,
-        "seen_seconds": job.seen_seconds,
         "alive_seconds": job.alive_seconds,
         "past_asked": job.past_asked,
         "last_pushed": asdict(job.last_pushed),
@@ -57,7 +56,6 @@ def restore(text: str) -> Job | None:
             last_pushed=Pushed(**state["last_pushed"]),
             said=set(state["said"]),
             past_asked=state["past_asked"],
-            seen_seconds=float(state["seen_seconds"]),
             alive_seconds=float(state["alive_seconds"]),
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):

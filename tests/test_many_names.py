@@ -188,6 +188,6 @@ def test_a_hundred_thousand_names_on_a_real_engine(need, tmp_path, engine, capsy
     medians = values_of(families, metrics.FORECAST_ENERGY, quantile="0.5")
     assert medians == {(f"real-{number}",): pytest.approx(120_000, rel=5e-3) for number in range(REAL)}
     jobs = {outcome: count for (outcome,), count in values_of(families, metrics.FORECAST_JOBS).items() if count}
-    dark = 56 * 2**20 // 12_000
+    dark = 64 * 2**20 // 13_500
     assert jobs == {"forecast": REAL, "invalid_value": dark, "too_many_jobs": HOSTILE - dark}
     assert memory < 300

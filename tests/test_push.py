@@ -218,13 +218,12 @@ def test_a_resumed_run_says_what_earlier_ones_have_paid_for(gateway: str) -> Non
 
 @pytest.mark.real
 def test_the_gateways_page_passes_promtool(gateway: str, need: Callable[[str], str]) -> None:
-    with Progress(
-        "lint", epochs=2, group="g", budget_grams=1, gateway_url=gateway, delete_after_seconds=None
-    ) as progress:
-        progress.update(1)
+    values = {"epochs": 3, "epochs_completed": 1, "group": "g", "budget_grams": 1}
+    with Progress("lint", **values, gateway_url=gateway, delete_after_seconds=None) as progress:
+        progress.update(2)
     lines = requests.get(f"{gateway}/metrics", timeout=5).text.splitlines()
     page = "".join(f"{line}\n" for line in lines if re.match("(# (HELP|TYPE) )?carbon_", line))
-    assert page.count("# TYPE") == 7
+    assert page.count("# TYPE") == 8
     checked = subprocess.run(
         [need("promtool"), "check", "metrics"], input=page, text=True, capture_output=True, check=False
     )

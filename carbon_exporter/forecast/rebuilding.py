@@ -120,12 +120,13 @@ def read_ended(client: Client, run: Finished) -> EndedRun | None:
 
 def _grams(client: Client, run: Finished, joules: float) -> float | None:
     """What `joules` cost, at what each joule of the run did; None where nobody knows."""
-    names = f"{metrics.JOB_ENERGY.name}|{metrics.JOB_EMISSIONS.name}"
-    selector = f'{{__name__=~"{names}",{_matcher(run.training_job)}}}'
     seconds = math.ceil(run.finished_seconds + _AFTER_END_SECONDS - run.began_seconds)
-    told = f"sum by (__name__) (max_over_time({selector}[{seconds}s]))"
+    told = " or ".join(
+        f'label_replace(sum(max_over_time({name}{{{_matcher(run.training_job)}}}[{seconds}s])), "of", "{name}", "", "")'
+        for name in (metrics.JOB_ENERGY.name, metrics.JOB_EMISSIONS.name)
+    )
     samples = client.query(told, run.finished_seconds + _AFTER_END_SECONDS)
-    totals = {sample.labels.get("__name__", ""): sample.value for sample in samples}
+    totals = {sample.labels.get("of", ""): sample.value for sample in samples}
     grams, spent = totals.get(metrics.JOB_EMISSIONS.name), totals.get(metrics.JOB_ENERGY.name, 0.0)
     return None if grams is None or spent <= 0 else joules * grams / spent
 

@@ -72,6 +72,8 @@ class Cluster:
     groups: dict = field(default_factory=dict)
     gpus: dict = field(default_factory=dict)
     limits: dict = field(default_factory=dict)
+    stale: set = field(default_factory=set)
+    """Jobs of which one node cannot be scraped."""
     elsewhere: dict = field(default_factory=dict)
     """Joules by training job and node, beside `joules` on a node without a name."""
     watts: dict = field(default_factory=dict)
@@ -117,6 +119,9 @@ class Cluster:
             ]
         elif query.startswith("avg by (training_job) (timestamp("):
             rows = self._by_job(self.scraped)
+            told = [*self.joules, *(job for job, _ in self.elsewhere)]
+            told = {job: told.count(job) - (job in self.stale) for job in self.scraped if job in told}
+            rows += [({"training_job": job, "of": "nodes"}, nodes) for job, nodes in told.items()]
             pushing = sum(metrics.PUSH_TIME in values for values in self.pushed.values())
             rows += [({}, pushing)] if pushing else []
         else:
@@ -419,7 +424,7 @@ def test_partial_answers_change_no_forecast(cluster, make_service, caplog):
 
 def test_a_poll_is_five_queries_and_one_for_all_new_jobs(cluster, make_service):
     service = make_service()
-    for number in range(99):
+    for number in range(59):
         cluster.step(1030, f"job-{number}", joules=1.0, epochs=0.0, end=1000.0)
     run_epochs(cluster, service, 1)
     assert len(cluster.queries) == 3 * 5 + 1

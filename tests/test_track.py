@@ -1,10 +1,12 @@
 """The course of one run: epochs placed between scrapes, resumed runs, clocks that are off."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon_exporter.forecast.clock import JobClock
+from carbon_exporter.forecast.clock import Delay, behind_at_each, behind_seconds
 from carbon_exporter.forecast.energy import Boundary
 from carbon_exporter.forecast.track import MOST_BOUNDARIES, Past, Point, Told, Track
 
@@ -152,24 +154,53 @@ def test_a_resumption_seen_in_its_past_is_known_again():
 @pytest.mark.parametrize(
     ("delays", "behind"),
     [
+        ([], 0),
         ([(1, 30)], 0),
         ([(29, 30)], 0),  # looked at late
         ([(61, 30)], 61),
         ([(61, 30), (600, 30), (60.5, 600)], 60.5),  # a poll that came late is no reason to trust the clock
         ([(300, 30), (2, 30)], 0),  # one push was late
-        ([(61, float("inf")), (61.5, 30)], 61),  # first met in mid-run
+        ([(61, math.inf), (61.5, 30)], 61),  # first met in mid-run
         ([(-90, 30)], -90),
         ([(-1.5, 30)], 0),
-        ([(-1e9, float("inf"))], -1e9),
-        ([(1.8e9, float("inf"))], 1.8e9),
-        ([(86_400, float("inf"))], 0),  # met in the midst of a long epoch
+        ([(1, 30), (2, 30), (-3600, 30)], 0),  # one wrong time
+        ([(1, 30), (2, 30), (3600, 30)], 0),
+        ([(1, 30), (2, 30), (-90, 30), (-89, 30), (-90, 30)], -89),  # the clock was set
+        ([(-1e9, math.inf)], -1e9),
+        ([(1.8e9, math.inf)], 1.8e9),
+        ([(86_400, math.inf)], 0),  # met in the midst of a long epoch
     ],
 )
-def test_the_least_delay_of_its_pushes_tells_a_jobs_clock(delays, behind):
-    clock = JobClock()
-    for delay, doubt in delays:
-        clock.take(delay, doubt)
-    assert clock.behind_seconds == behind
+def test_the_delays_of_its_pushes_tell_a_jobs_clock(delays, behind):
+    assert behind_seconds([Delay(*one) for one in delays]) == behind
+
+
+@pytest.mark.parametrize("error", [-90.0, 60.0])
+def test_where_a_clock_was_set_what_was_told_before_stays(error):
+    delays = [Delay(1.0, 30.0)] * 6 + [Delay(1.0 + error, 30.0)] * 6
+    corrections = behind_at_each(delays)
+    assert corrections[:5] == [0.0] * 5
+    assert corrections[-4:] == [1.0 + error] * 4
+
+
+@pytest.mark.parametrize("error", [3600.0, -3600.0, 90.0, -90.0], ids=str)
+@pytest.mark.parametrize("wrong", [[5], range(5, 11)], ids=["once", "from then on"])
+def test_a_clock_that_is_set_or_wrong_once_spoils_no_course(error, wrong):
+    """Epochs of 100 s at 100 W, told by a clock that is `error` behind at some of them."""
+    start, told, track = 1.7e9, [], Track(start_seconds=1.7e9)
+    for seconds in range(30, 1030, 30):
+        now, epoch = start + seconds, seconds // 100
+        end = start + 100 * epoch - (error if epoch in wrong else 0.0)
+        told.append(Told(epoch, now, end, start + 100 * epoch))
+        track.add_point(Point(now, 100.0 * seconds))
+        if track.see_clock(told[-1], 30) or seconds == 30:
+            track.fill(Past([Point(start + s, 100.0 * s) for s in range(0, seconds, 5)], told, 30))
+        track.add_progress(told[-1])
+        track.place_marks()
+    assert [one.epochs for one in track.boundaries] == list(range(11))
+    for one in track.boundaries:
+        assert one.joules == pytest.approx(10_000 * one.epochs, abs=9001 if one.epochs in (4, 5, 6) else 3001)
+        assert one.joules == pytest.approx(100 * (one.seconds - start), abs=1)
 
 
 @pytest.mark.parametrize("error", [60.0, 3600.0, -90.0, -1e9, 1.6e9], ids=str)

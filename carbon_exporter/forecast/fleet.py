@@ -42,7 +42,7 @@ class Fleet:
     def close(self, now_seconds: float) -> None:
         """Save all states, and close the record's file."""
         for job in self._jobs.values():
-            job.saved_epochs = None
+            job.saved_as = None
         self.save(now_seconds, len(self._jobs))
         self._learning.close()
 
@@ -103,7 +103,7 @@ class Fleet:
                 del self._jobs[name]
 
     def save(self, now_seconds: float, most: int = _SAVED_AT_ONCE) -> None:
-        """Save the states of `most` running jobs that have gone on, and drop those of jobs on record."""
+        """Save the states of `most` jobs that have gone on, and drop those of jobs on record."""
         due = [job for job in self._jobs.values() if running.is_due(job, now_seconds)]
         due = sorted(due, key=lambda job: job.saved_seconds)[:most]
         self._learning.open().keep_running(

@@ -21,13 +21,14 @@ from carbon_exporter.forecast.track import Past, Point, Told, Track
 
 _log: Final = logging.getLogger("carbon_exporter.forecast")
 _IDLE_SECONDS: Final = 30.0
+_SAME_SECONDS: Final = 1.0
 _QUIET: Final[tuple[Outcome, ...]] = ("forecast", "finished", "no_epochs", "no_energy")
 _WITH_FORECAST: Final[tuple[Outcome, ...]] = ("forecast", "finished", "unit_mismatch")
 _DOUBTFUL: Final = ("clock_skewed", "epoch_end_skewed", "energy_set_back")
 """What of all that has been said of a job makes its forecast doubtful."""
 CURES: Final[dict[str, str]] = {
     "planned_missing": "push carbon_training_epochs_planned too",
-    "invalid_value": "push epochs from 0 and a plan above 0, both up to 1e9",
+    "invalid_value": "push epochs from 0 and a plan above 0, both to 1e9; or a node tells joules below 0 or above 1e15",
     "stale_push": "its last push is too old: is it still running, and does it reach the Pushgateway?",
     "energy_set_back": "a node's joules fell: they are counted on from there, so that its total is too low by some",
     "epochs_above_planned": "it has done more epochs than it planned: push both in the same unit",
@@ -69,7 +70,7 @@ class Job:
         ended_seconds: when it ended, or was last alive where it was lost (Unix time); None while it runs.
         ending: how.
         recorded: whether it has been handed to the record, or need not be.
-        saved_epochs, saved_seconds: up to where its state was saved, and when.
+        saved_as, saved_seconds: how far it was when its state was saved, and when that was.
         outcome: of the last poll that saw it.
     """
 
@@ -86,7 +87,7 @@ class Job:
     ended_seconds: float | None = None
     ending: Ending | None = None
     recorded: bool = False
-    saved_epochs: float | None = None
+    saved_as: tuple[float, str] | None = None
     saved_seconds: float = 0.0
     outcome: Outcome = "no_epochs"
     prediction: Prediction | None = None
@@ -114,12 +115,12 @@ class Job:
                 self.ending = self.ended_seconds = None
                 self.recorded = False
         if joules is not None and joules >= 0:
-            told = readings.nodes[self.name]
-            self.nodes = {node: counters for node, counters in told.items() if counters[JOULES] >= 0}
-            if self.totals.take(self.nodes):
+            self.nodes = readings.nodes[self.name]
+            if self.totals.take(self.nodes, now_seconds):
                 self.say("energy_set_back")
-            scraped = readings.scraped_seconds.get(self.name, now_seconds)
-            self._add_point(min(scraped, now_seconds))
+            scraped = readings.scraped_seconds.get(self.name)
+            if scraped is not None and readings.is_fresh(self.name):
+                self._add_point(min(scraped, now_seconds))
         self._see_clock(now_seconds, math.inf if last_poll_seconds is None else now_seconds - last_poll_seconds)
         if self.ended_seconds is None:
             self.gpus.see(readings.gpus.get(self.name), readings.limit_watts.get(self.name), now_seconds)
@@ -129,19 +130,19 @@ class Job:
         wanted = self.pushed.start_seconds is not None and self.ended_seconds is None and not self.recorded
         return wanted and bool(self.track.points) and self.past_asked is not None
 
-    def remember(self, past: Past) -> None:
+    def remember(self, past: Past, now_seconds: float) -> None:
         """Take the past, and be content.
 
-        It may know of nodes that had gone before this service saw the job: their joules are added to what it saw.
+        It knows of nodes that had gone before this service saw the job, and which address goes on with which other's
+        counters: what was seen is put right by the difference.
         """
-        if past.totals is not None:
-            past.totals.take(self.nodes)
+        if past.totals is not None and past.points:
+            past.totals.take(self.nodes, now_seconds)
             past.totals.reckon_grams()
             seen, whole = self.totals, past.totals
-            if (whole.joules or 0.0) > (seen.joules or 0.0):
-                grams = sum(whole.grams.values()) - sum(seen.grams.values())
-                self.track.lift((whole.joules or 0.0) - (seen.joules or 0.0), grams, basis_of(whole.grams))
-                self.totals = whole
+            grams = sum(whole.grams.values()) - sum(seen.grams.values())
+            self.track.lift((whole.joules or 0.0) - (seen.joules or 0.0), grams, basis_of(whole.grams))
+            self.totals = whole
         self.track.fill(past)
         self.past_asked = None
         self._say_clock()
@@ -231,7 +232,7 @@ class Job:
             self.past_asked = self.past_asked or 0
 
     def _say_clock(self) -> None:
-        if self.track.clock.behind_seconds:
+        if self.track.behind_seconds or self.track.start_behind_seconds:
             self.say("clock_skewed")
 
     def _progress(self, outcome: Outcome, now_seconds: float) -> Outcome:
@@ -261,8 +262,9 @@ class Job:
         completed, planned = self.pushed.epochs_completed or 0.0, self.pushed.epochs_planned
         if self.ended_seconds is None:
             finished = self.pushed.finished_seconds or self.pushed.epoch_end_seconds
-            end = (finished or now_seconds) + self.track.clock.behind_seconds
-            self.ended_seconds = end if (self.track.began_seconds or 0.0) <= end <= now_seconds else now_seconds
+            end = now_seconds if finished is None else finished + self.track.behind_seconds
+            earliest = self.track.boundaries[-1].seconds if self.track.boundaries else self.track.began_seconds or 0.0
+            self.ended_seconds = end if earliest - _SAME_SECONDS <= end <= now_seconds else now_seconds
             self.ending = ending_of(completed, planned) if planned is not None else "stopped"
         if not self.track.points:
             self.prediction = None

@@ -10,7 +10,7 @@ from carbon_exporter.forecast.promql import Client, PromQLError
 from carbon_exporter.forecast.track import Past
 
 _MOST_JOBS: Final = 100
-_MOST_NODES: Final = 100
+_MOST_NODES: Final = 60
 _LONGEST_NAMES: Final = 5000
 """Characters in a URL, of which proxies take 8,192."""
 _MOST_TRIES: Final = 5
@@ -32,15 +32,15 @@ def look_up(client: Client, jobs: Sequence[Job], now_seconds: float, most_querie
 
 def _ask(client: Client, chosen: Sequence[Job], now_seconds: float) -> None:
     try:
-        histories = read_pasts(client, {job.name: _start(job) for job in chosen}, now_seconds)
+        pasts = read_pasts(client, {job.name: _start(job) for job in chosen}, now_seconds)
     except PromQLError:
         for job in chosen:
             job.past_asked = (job.past_asked or 0) + 1
             if job.past_asked >= _MOST_TRIES:
-                job.remember(Past())
+                job.remember(Past(), now_seconds)
         raise
     for job in chosen:
-        job.remember(histories.get(job.name, Past()))
+        job.remember(pasts.get(job.name, Past()), now_seconds)
 
 
 def _of_one_age(jobs: Sequence[Job], now_seconds: float) -> list[Job]:

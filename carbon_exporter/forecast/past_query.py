@@ -77,7 +77,7 @@ def _points(series: Sequence[Series], begin_seconds: float) -> tuple[list[Point]
         # Between two scrapes the older value is repeated, which would put the joules of half a minute into the wrong
         # epoch. One that stays for longer than a gap between scrapes is one at which nothing was used.
         if nodes != before or seconds - points[-1].seconds >= _LOOKBACK_SECONDS:
-            totals.take(nodes)
+            totals.take(nodes, seconds)
             points.append(Point(seconds, totals.joules or 0.0))
             before = nodes
     return points, totals

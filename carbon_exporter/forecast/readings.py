@@ -1,5 +1,6 @@
 """The queries of one poll, on the names that exporters and jobs publish, so that no recording rule need be loaded."""
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from carbon_exporter.forecast.progress import Pushed
 from carbon_exporter.forecast.promql import Client, Sample
 from carbon_exporter.forecast.totals import JOULES, Counters
 
+_MOST_JOULES: Final = 1e15
+"""Of one node: a quarter of a terawatt-hour."""
 _LOOKBACK: Final = "5m"
 """Longer than a gap between scrapes or a restart of an exporter, within which a counter keeps its last value."""
 
@@ -23,6 +26,7 @@ class Readings:
     Attributes:
         nodes: the job's counters on each of its nodes.
         scraped_seconds: when its joules were scraped; of a job on several nodes the mean.
+        scraped_nodes: how many of them could be scraped of late.
         gpus: that it holds.
         limit_watts: power limit of each of its GPUs, on average; of those nodes that tell.
         zones: share of its power in each grid zone, times the PUE there; "" is a zone that is not known.
@@ -32,6 +36,7 @@ class Readings:
     pushed: Mapping[str, Pushed] = field(default_factory=dict)
     nodes: Mapping[str, Mapping[str, Counters]] = field(default_factory=dict)
     scraped_seconds: Mapping[str, float] = field(default_factory=dict)
+    scraped_nodes: Mapping[str, float] = field(default_factory=dict)
     gpus: Mapping[str, float] = field(default_factory=dict)
     limit_watts: Mapping[str, float] = field(default_factory=dict)
     zones: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -40,9 +45,16 @@ class Readings:
     names_left_out: int = 0
 
     def joules(self, training_job: str) -> float | None:
-        """On the nodes of this moment; None where no node tells."""
+        """On the nodes of this moment; None where no node tells, NaN where one tells what cannot be."""
         nodes = self.nodes.get(training_job)
-        return sum(counters[JOULES] for counters in nodes.values()) if nodes else None
+        if not nodes:
+            return None
+        told = [counters[JOULES] for counters in nodes.values()]
+        return sum(told) if all(0 <= joules <= _MOST_JOULES for joules in told) else math.nan
+
+    def is_fresh(self, training_job: str) -> bool:
+        """Whether every node that tells was scraped of late, so that the joules are all of one time."""
+        return self.scraped_nodes.get(training_job, 0.0) >= len(self.nodes.get(training_job, {}))
 
 
 def read(client: Client, now_seconds: float) -> Readings:
@@ -56,9 +68,12 @@ def read(client: Client, now_seconds: float) -> Readings:
     # A node whose last scrape failed still counts: what it measured has not gone.
     last = f'last_over_time({{__name__=~"{names}",training_job!=""}}[{_LOOKBACK}])'
     told = _by_name(client.query(f"sum by (__name__, training_job, instance, basis) ({last})", now_seconds))
-    scraped = client.query(
-        f'avg by (training_job) (timestamp({energy}{{training_job!=""}})) or {pushes.COUNT}', now_seconds
+    fresh = f'{energy}{{training_job!=""}}'
+    nodes = (
+        f'label_replace(count by (training_job) (count by (training_job, instance) ({fresh})), "of", "nodes", "", "")'
     )
+    times = f"avg by (training_job) (timestamp({fresh}))"
+    scraped = client.query(f"{times} or {nodes} or {pushes.COUNT}", now_seconds)
     pushing = sum(sample.value for sample in scraped if not sample.labels)
     pushed, left_out = pushes.read(client, now_seconds, int(pushing))
     places = _read_places(client, now_seconds)
@@ -66,7 +81,8 @@ def read(client: Client, now_seconds: float) -> Readings:
     return Readings(
         pushed=pushed,
         nodes=_counters(told.get(energy, []), told.get(metrics.JOB_EMISSIONS.name, [])),
-        scraped_seconds=_by_job(scraped),
+        scraped_seconds=_by_job([one for one in scraped if not one.labels.get("of")]),
+        scraped_nodes=_by_job([one for one in scraped if one.labels.get("of")]),
         gpus={job: sum(nodes.values()) for job, nodes in held.items()},
         limit_watts={job: watts for job in limits if (watts := _per_gpu(limits[job], held.get(job, {}))) is not None},
         zones=power_by_zone(_read_watts(client, now_seconds), places.zones, places.pue),

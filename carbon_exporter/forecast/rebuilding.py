@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from carbon_exporter import metrics
-from carbon_exporter.forecast.clock import JobClock
+from carbon_exporter.forecast.clock import Delay, behind_seconds
 from carbon_exporter.forecast.past_query import read_past
 from carbon_exporter.forecast.progress import Pushed
 from carbon_exporter.forecast.promql import Client
@@ -73,14 +73,13 @@ def _finished(training_job: str, pushed: Pushed) -> Finished | None:
     # A run that was started again has a new start beside the old end: the page before knows the old run.
     if not (0 < start <= finished and completed > 0 and planned > 0):
         return None
-    clock = JobClock()
-    if pushed.push_seconds is not None:
-        clock.take(pushed.push_seconds - finished, 0.0)
+    arrived = pushed.push_seconds
+    behind = 0.0 if arrived is None else behind_seconds([Delay(arrived - finished, 0.0)])
     return Finished(
         training_job=training_job,
         start_seconds=start,
-        began_seconds=start + clock.behind_seconds,
-        finished_seconds=finished + clock.behind_seconds,
+        began_seconds=start + behind,
+        finished_seconds=finished + behind,
         epochs_completed=completed,
         epochs_planned=planned,
         epochs_resumed=pushed.epochs_resumed or 0.0,

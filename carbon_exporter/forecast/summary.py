@@ -33,12 +33,15 @@ def ended_run(
 ) -> EndedRun | None:
     """The record of a run; None where its boundaries do not say what an epoch used.
 
-    `boundaries` are in order, epochs rising, from the start of the run to its end; all else is as EndedRun says.
+    `boundaries` are in order, epochs rising, from the start of the run to its end. From `joules` and `grams` what was
+    used under the job's name before the start is taken off. All else is as EndedRun says.
     """
     per_epoch = _per_epoch(boundaries)
     if per_epoch is None:
         return None
     epoch_joules, epoch_seconds = per_epoch
+    begun = _begun(boundaries[0], epoch_joules)
+    own = joules - (boundaries[0].joules if begun == boundaries[0].epochs else 0.0)
     return EndedRun(
         training_job=training_job,
         group=group,
@@ -47,20 +50,20 @@ def ended_run(
         ended_seconds=max(ended_seconds, boundaries[0].seconds),
         epochs_planned=epochs_planned,
         epochs_done=boundaries[-1].epochs,
-        joules=joules,
-        grams=grams,
+        joules=own,
+        grams=None if grams is None or joules <= 0 else grams * own / joules,
         epoch_joules=epoch_joules,
         epoch_seconds=epoch_seconds,
         gpus=gpus,
         scores=() if ending == "lost" else scores_of(boundaries, epochs_planned),
-        epochs_begun=_begun(boundaries[0], epoch_joules),
+        epochs_begun=begun,
     )
 
 
 def _begun(first: Boundary, epoch_joules: float) -> float:
     """The epochs that an earlier run has paid for.
 
-    None where the joules until the first boundary are those of its epochs: their ends were not seen, that is all.
+    0 where the joules until the first boundary are those of its epochs: their ends were not seen, that is all.
     """
     return 0.0 if first.joules >= _PAID_FOR * first.epochs * epoch_joules else first.epochs
 

@@ -4,8 +4,8 @@ A sum over the series of the moment falls when a node goes, and counts a node tw
 under another address. So each node's counters are followed on their own, and what a node that is gone told stays.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeAlias
 
 JOULES: Final = "joules"
@@ -14,6 +14,9 @@ Counters: TypeAlias = Mapping[str, float]
 MIXED: Final = "mixed"
 """The basis of a sum of grams of several bases, as alerts/recording.yaml has it."""
 _MOST_NODES: Final = 1000
+_RESET_SHARE: Final = 0.5
+_COME_BACK_SECONDS: Final = 180.0
+"""Longer than any scrape leaves a node that is there without a rise."""
 
 
 def basis_of(grams: Mapping[str, float]) -> str:
@@ -24,54 +27,77 @@ def basis_of(grams: Mapping[str, float]) -> str:
 
 @dataclass(slots=True)
 class _Node:
-    """One address.
+    """One address; times in Unix seconds.
 
     Attributes:
         last: its counters as they were last read.
-        before: what they had counted before they were set back, or left out.
-        has_successor: another address seems to go on with its counters, so that only that one is added.
+        appeared_seconds: when it came, or came back.
+        rose_seconds: when its joules had last risen.
+        first_joules: as it came.
+        before: what its counters had counted before they were set back.
     """
 
     last: Counters
+    appeared_seconds: float
+    rose_seconds: float
+    first_joules: float
     before: dict[str, float] = field(default_factory=dict)
-    has_successor: bool = False
 
-    def take(self, counters: Counters) -> bool:
+    def take(self, counters: Counters, now_seconds: float) -> bool:
         """Count on; whether the joules were set back."""
         for name, last in self.last.items():
-            fallen = last - counters.get(name, 0.0)
-            if fallen > 0:
-                self.before[name] = self.before.get(name, 0.0) + fallen
+            now = counters.get(name, 0.0)
+            if now < last:
+                # A counter that begins again begins at 0; one that has lost a part goes on from what is left.
+                lost = last if now < last * _RESET_SHARE else last - now
+                self.before[name] = self.before.get(name, 0.0) + lost
         rise = counters.get(JOULES, 0.0) - self.last.get(JOULES, 0.0)
-        self.has_successor = self.has_successor and rise <= 0
         self.last = counters
+        self.rose_seconds = now_seconds if rise else self.rose_seconds
         return rise < 0
 
     def counted(self, name: str) -> float:
-        """What a counter has counted; one that is set back counts on from there."""
+        """What a counter has counted since the job was first seen on the node."""
         return self.last.get(name, 0.0) + self.before.get(name, 0.0)
 
 
 class Totals:
     """The counters of one run of a job, added up over its nodes; they never fall.
 
-    A node that appears with at least the joules of one that stands still is taken for the same, under another address
-    (a pod that was restarted), until the other counts on. Where a job has moved instead, this leaves out what it had
-    used before, which is less than what it has used since.
+    A node that appears with at least the joules of one that stands still from then on is taken for the same, under
+    another address (a pod that was restarted). Where a job has moved instead, this leaves out what it had used on the
+    other before, which is less than what it has used since.
     """
 
     def __init__(self) -> None:
         self._nodes: dict[str, _Node] = {}
+        self._replaces: dict[str, str] = {}
+        """Address -> the one whose counters it goes on with."""
 
-    def take(self, readings: Mapping[str, Counters]) -> bool:
+    def take(self, readings: Mapping[str, Counters], now_seconds: float) -> bool:
         """Take what each node tells at one moment (node -> its counters); whether a node's joules were set back."""
         was_set_back = False
-        for name, counters in readings.items():
-            if name in self._nodes:
-                was_set_back |= self._nodes[name].take(counters)
-        older = list(self._nodes.values())
-        for name in sorted(readings.keys() - self._nodes.keys()):
-            self._add(name, readings[name], older)
+        unmatched = []
+        successors = {old: new for new, old in self._replaces.items()}
+        for name in sorted(readings):
+            counters, node = readings[name], self._nodes.get(name)
+            if node is None:
+                self._nodes[name] = _Node(counters, now_seconds, now_seconds, counters.get(JOULES, 0.0))
+                unmatched.append(name)
+                continue
+            stood_still_seconds = now_seconds - node.rose_seconds
+            was_set_back |= node.take(counters, now_seconds)
+            if name in successors and node.rose_seconds == now_seconds:
+                # It counts on: either it was another node all the time, or it is the same one and has come back.
+                self._replaces.pop(successors[name], None)
+                if stood_still_seconds >= _COME_BACK_SECONDS:
+                    node.appeared_seconds, node.first_joules = now_seconds, node.counted(JOULES)
+                    unmatched.append(name)
+                else:
+                    unmatched.append(successors[name])
+        for name in unmatched:
+            self._match(name)
+        self._forget(readings)
         return was_set_back
 
     @property
@@ -104,25 +130,39 @@ class Totals:
 
     def state(self) -> dict[str, Any]:
         """As JSON holds it."""
-        return {name: [node.last, node.before, node.has_successor] for name, node in self._nodes.items()}
+        return {"nodes": {name: asdict(node) for name, node in self._nodes.items()}, "replaces": self._replaces}
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> "Totals":
         """What `state` was made of."""
         totals = cls()
-        totals._nodes = {name: _Node(*values) for name, values in state.items()}
+        totals._nodes = {name: _Node(**node) for name, node in state["nodes"].items()}
+        totals._replaces = dict(state["replaces"])
         return totals
 
     def _counting(self) -> list[_Node]:
-        return [node for node in self._nodes.values() if not node.has_successor]
+        if not self._replaces:
+            return list(self._nodes.values())
+        replaced = set(self._replaces.values())
+        return [node for name, node in self._nodes.items() if name not in replaced]
 
-    def _add(self, name: str, counters: Counters, older: Sequence[_Node]) -> None:
-        told = counters.get(JOULES, 0.0)
-        before = [node for node in older if not node.has_successor and 0 < node.counted(JOULES) <= told]
-        if before:
-            max(before, key=lambda node: node.counted(JOULES)).has_successor = True
-        if len(self._nodes) >= _MOST_NODES:
-            gone = next((other for other, node in self._nodes.items() if node.has_successor), None)
-            if gone is not None:
-                del self._nodes[gone]
-        self._nodes[name] = _Node(counters)
+    def _match(self, name: str) -> None:
+        """Find whose counters an address goes on with: which of several nodes stands still is only seen later."""
+        node, replaced = self._nodes[name], set(self._replaces.values())
+        older = [
+            (other.counted(JOULES), earlier)
+            for earlier, other in self._nodes.items()
+            if earlier not in replaced
+            and other.appeared_seconds < node.appeared_seconds
+            and other.rose_seconds <= node.appeared_seconds
+            and 0 < other.counted(JOULES) <= node.first_joules
+        ]
+        if older:
+            self._replaces[name] = max(older)[1]
+
+    def _forget(self, readings: Mapping[str, Counters]) -> None:
+        """Addresses that were replaced and are gone, where there are very many."""
+        if len(self._nodes) > _MOST_NODES:
+            for name in set(self._replaces.values()) - readings.keys():
+                del self._nodes[name]
+            self._replaces = {new: old for new, old in self._replaces.items() if {new, old} <= self._nodes.keys()}

@@ -1,12 +1,13 @@
 """The course of one run of a job: its measured joules, and how many were spent at the end of each epoch. Pure."""
 
 import bisect
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
-from carbon_exporter.forecast.clock import JobClock
+from carbon_exporter.forecast.clock import WINDOW, Delay, behind_at_each, behind_seconds
 from carbon_exporter.forecast.energy import Boundary
 from carbon_exporter.forecast.totals import Totals
 
@@ -18,8 +19,9 @@ _SAME: Final = 1e-9
 _LATE_FIRST_SCRAPE_SECONDS: Final = 120.0
 _BOUNDARIES_KEPT: Final = 21
 """The first, up to which ended runs are scored one by one."""
+_STOOD_STILL_SECONDS: Final = 120.0
 _ONE_PUSH_SECONDS: Final = 150.0
-"""Progress that has stood still for longer than two scrapes, and then steps on, has done so in one push."""
+"""Progress that was seen to stand still for longer than two scrapes, and then steps on, has done so in one push."""
 _LARGE_STEP: Final = 10.0
 _FEWEST_STEPS: Final = 3.0
 _CLOCK_MOVED_SECONDS: Final = 15.0
@@ -92,14 +94,18 @@ class Track:
     epochs_resumed: float = 0.0
     boundaries: list[Boundary] = field(default_factory=list)
     points: deque[Point] = field(default_factory=lambda: deque(maxlen=_MOST_POINTS))
-    clock: JobClock = field(default_factory=JobClock)
+    behind_seconds: float = 0.0
+    """Of the job's clock, by which what it tells now is corrected."""
+    start_behind_seconds: float = 0.0
+    """The same when it started."""
     went_back: bool = False
     """The epochs went back, so what lies before the first boundary left is no part of the plan."""
     _waiting: deque[_Mark] = field(default_factory=lambda: deque(maxlen=MOST_BOUNDARIES))
-    _behind_seconds: float = 0.0
-    """Of the job's clock, as the boundaries are corrected by."""
+    _delays: list[Delay] = field(default_factory=list)
+    """Of the newest pushes."""
     _last_epochs: float = 0.0
     _last_end_seconds: float | None = None
+    _looked_seconds: float = 0.0
     _stepped_seconds: float = 0.0
     _smallest_step: float = 0.0
     """Of the epochs done from one push to the next; 0 while none is known."""
@@ -108,7 +114,7 @@ class Track:
     def began_seconds(self) -> float | None:
         """When the run started (Unix time), its clock corrected; None where that is not known."""
         start = _plausible(self.start_seconds)
-        return None if start is None else start + self.clock.behind_seconds
+        return None if start is None else start + self.start_behind_seconds
 
     def see_clock(self, told: Told, doubt_seconds: float) -> bool:
         """Learn from one push how far the job's clock is off; whether the course so far is to be looked up again.
@@ -117,10 +123,11 @@ class Track:
             told: the newest progress.
             doubt_seconds: since it was last looked at.
         """
-        if told.end_seconds != self._last_end_seconds:
+        delay = _delay_of(told, doubt_seconds)
+        if delay is not None and told.end_seconds != self._last_end_seconds:
             self._last_end_seconds = told.end_seconds
-            self._take_delay(told, doubt_seconds)
-        return abs(self.clock.behind_seconds - self._behind_seconds) > _CLOCK_MOVED_SECONDS
+            self._delays = [*self._delays, delay][-WINDOW:]
+        return abs(behind_seconds(self._delays) - self.behind_seconds) > _CLOCK_MOVED_SECONDS
 
     def counts_in_another_unit(self, epochs_planned: float) -> bool:
         """Whether each push adds so much that the plan would be passed with the third: steps of a plan in epochs."""
@@ -146,7 +153,11 @@ class Track:
 
     def add_progress(self, told: Told) -> bool:
         """Take what was told; True where its time cannot be right, and the time it was seen stands in for it."""
+        return self._add(told, self.behind_seconds)
+
+    def _add(self, told: Told, behind: float) -> bool:
         epochs, now_seconds = told.epochs, told.seen_seconds
+        looked_before, self._looked_seconds = self._looked_seconds, now_seconds
         if self._last_epochs * (1 - _SAME) <= epochs <= self._last_epochs * (1 + _SAME):
             self._stepped_seconds = self._stepped_seconds or now_seconds
             return False
@@ -154,14 +165,14 @@ class Track:
             self.went_back = True
             self._smallest_step = 0.0
             self._drop_boundaries()
-        elif self._is_resumption(told):
+        elif self._is_resumption(told) and not self._last_epochs:
             self._drop_boundaries()
-        elif 0 < self._stepped_seconds < now_seconds - _ONE_PUSH_SECONDS:
+        elif self._has_stood_still(looked_before, now_seconds):
             step = epochs - self._last_epochs
             self._smallest_step = min(self._smallest_step or step, step)
         self._last_epochs, self._stepped_seconds = epochs, now_seconds
         end = _plausible(told.end_seconds)
-        end = None if end is None else end + self._behind_seconds
+        end = None if end is None else end + behind
         earliest = max(self._latest_seconds(), (self.began_seconds or 0.0) - 1)
         plausible = end is not None and earliest < end <= now_seconds
         self._waiting.append(_Mark(epochs, end if plausible and end is not None else now_seconds))
@@ -174,17 +185,22 @@ class Track:
     def fill(self, past: Past) -> None:
         """Rebuild the run from its recorded past and what has been seen since."""
         known = [*_before(self.points, past.points), *self.points]
-        told = [one for one in past.told if self._is_of_this_run(one)]
-        for one in told:
-            self._take_delay(one, past.step_seconds)
-        told += self._told_since(told[-1].epochs if told else 0.0)
-        self._behind_seconds = self.clock.behind_seconds
-        begun = next((one.epochs for one in told if self._is_resumption(one)), self.epochs_resumed)
+        told, delays = self._of_this_run(past)
+        behind = behind_at_each(delays)
+        self._delays = self._delays or delays[-WINDOW:]
+        placed_by, self.behind_seconds = self.behind_seconds, behind_seconds(self._delays)
+        self.start_behind_seconds = behind[0] if behind else self.behind_seconds
+        since = self._told_since(told[-1].epochs if told else 0.0)
+        first = next((one for one in told if one.epochs > 0), None)
+        if first is not None and self._is_resumption(first):
+            self.epochs_resumed = first.epochs
         self._drop_boundaries()
-        self._last_epochs, self._stepped_seconds = begun, 0.0
-        self._begin(begun, known)
-        for one in told:
-            self.add_progress(one)
+        self._last_epochs, self._stepped_seconds = self.epochs_resumed, 0.0
+        self._begin(self.epochs_resumed, known)
+        corrections = [*behind, *([self.behind_seconds - placed_by] * len(since))]
+        for one, correction in zip([*told, *since], corrections, strict=True):
+            if one.epochs > 0:
+                self._add(one, correction)
             self._place(known)
         self.points.clear()
         self.points.extend(known)
@@ -193,42 +209,45 @@ class Track:
         """As JSON holds it; of the points the newest."""
         plain = {one.name: getattr(self, one.name) for one in fields(self)}
         newest = list(self.points)[-_POINTS_SAVED:]
-        return {**plain, "points": newest, "clock": asdict(self.clock), "_waiting": list(self._waiting)}
+        return {**plain, "points": newest, "_waiting": list(self._waiting)}
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> "Track":
         """What `state` was made of."""
-        track = cls(**{**state, "clock": JobClock(**state["clock"])})
+        track = cls(**state)
         track.boundaries = [Boundary(*one) for one in state["boundaries"]]
         track.points = deque((Point(*one) for one in state["points"]), _MOST_POINTS)
+        track._delays = [Delay(*one) for one in state["_delays"]]
         track._waiting = deque((_Mark(*one) for one in state["_waiting"]), MOST_BOUNDARIES)
         return track
 
-    def _take_delay(self, told: Told, doubt_seconds: float) -> None:
-        end, arrived = _plausible(told.end_seconds), _plausible(told.pushed_seconds)
-        if end is not None:
-            self.clock.take(min(arrived or told.seen_seconds, told.seen_seconds) - end, doubt_seconds)
+    def _of_this_run(self, past: Past) -> tuple[list[Told], list[Delay]]:
+        """What the job told of this run, and its delays; not what an earlier one left in the Pushgateway."""
+        start, told, delays = self.start_seconds, [], []
+        for one in past.told:
+            delay = _delay_of(one, past.step_seconds)
+            if delay is not None and start is not None and one.end_seconds is not None and one.end_seconds < start:
+                continue
+            if delay is None and one.seen_seconds <= (self.began_seconds or 0.0):
+                continue
+            told.append(one)
+            delays.append(delay or Delay(0.0, math.inf))
+        return told, delays
 
-    def _is_of_this_run(self, told: Told) -> bool:
-        """Whether it is not what an earlier run of this name left in the Pushgateway, which ended before this began."""
-        if told.epochs <= 0:
+    def _has_stood_still(self, looked_seconds: float, now_seconds: float) -> bool:
+        if not self._stepped_seconds:
             return False
-        if told.end_seconds is not None and self.start_seconds is not None:
-            return told.end_seconds >= self.start_seconds
-        return told.seen_seconds > (self.began_seconds or 0.0)
+        seen = looked_seconds - self._stepped_seconds > _STOOD_STILL_SECONDS
+        return seen and now_seconds - self._stepped_seconds > _ONE_PUSH_SECONDS
 
     def _is_resumption(self, told: Told) -> bool:
         """Whether it is what a run begins with that is resumed from a checkpoint: an earlier one has paid for it."""
         return told.end_seconds is not None and told.end_seconds == self.start_seconds and told.epochs > 0
 
     def _told_since(self, epochs: float) -> list[Told]:
-        """What was seen of the run beyond `epochs`, as the job told it."""
+        """What was seen of the run beyond `epochs`, by corrected times."""
         marks = [*(_Mark(old.epochs, old.seconds) for old in self.boundaries), *self._waiting]
-        return [
-            Told(mark.epochs, mark.seconds, mark.seconds - self._behind_seconds)
-            for mark in marks
-            if mark.epochs > epochs
-        ]
+        return [Told(mark.epochs, mark.seconds, mark.seconds) for mark in marks if mark.epochs > epochs]
 
     def _begin(self, epochs: float, known: Sequence[Point]) -> None:
         """Put the start in as the first boundary, where the energy then is known or was 0."""
@@ -264,6 +283,13 @@ class Track:
                 self.boundaries.append(Boundary(mark.epochs, mark.seconds, _joules_at(mark.seconds, between)))
         if len(self.boundaries) > MOST_BOUNDARIES:
             self.boundaries[_BOUNDARIES_KEPT:-1] = self.boundaries[_BOUNDARIES_KEPT + 1 : -1 : 2]
+
+
+def _delay_of(told: Told, doubt_seconds: float) -> Delay | None:
+    end, arrived = _plausible(told.end_seconds), _plausible(told.pushed_seconds)
+    if end is None:
+        return None
+    return Delay(min(arrived or told.seen_seconds, told.seen_seconds) - end, doubt_seconds)
 
 
 def _plausible(seconds: float | None) -> float | None:

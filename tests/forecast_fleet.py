@@ -41,7 +41,6 @@ class Fleet:
                 "sum by (__name__, training_job, instance, basis) (last_over_time": [*self._counted(now)],
                 "avg by (training_job) (timestamp": [
                     *(({"training_job": job}, now - 5) for job in self.names),
-                    *(({"training_job": job, "of": "nodes"}, 2) for job in self.names),
                     ({}, len(self.names)),
                 ],
                 "sum by (training_job, instance)": [

@@ -443,17 +443,32 @@ def test_a_job_that_moves_keeps_its_forecast(cluster, make_service, caplog, move
     assert [line for line in caplog.messages if "'a'" in line] == []
 
 
-def test_while_a_node_cannot_be_scraped_no_energy_is_placed(cluster, make_service):
-    """100 W on two nodes; one stands still for 150 s, as the engine repeats it, and then tells all at once."""
+def test_while_no_node_can_be_scraped_no_energy_is_placed(cluster, make_service):
+    """The engine repeats for 150 s what was told last, and the node then tells all at once."""
     service = make_service()
     for now in range(1030, 1631, 30):
         step(cluster, "a", now, 1000, planned=20.0)
-        cluster.elsewhere["a", "n2"] = cluster.joules["a"] if not 1210 <= now < 1360 else 18_000.0
-        cluster.stale = {"a"} if 1210 <= now < 1360 else set()
+        if 1210 <= now < 1360:
+            cluster.joules["a"] = 18_000.0
+            del cluster.scraped["a"]
         families = service.poll(now)
-    assert values_of(families, metrics.FORECAST_EPOCH_ENERGY) == {("a",): pytest.approx(12_000, rel=0.01)}
+    assert values_of(families, metrics.FORECAST_EPOCH_ENERGY) == {("a",): pytest.approx(6000, rel=0.01)}
     (view,) = service.views()
-    assert [joules / 12_000 for _, _, joules in view.epochs] == pytest.approx([*range(11)], abs=0.3)
+    assert [joules / 6000 for _, _, joules in view.epochs] == pytest.approx([*range(11)], abs=0.01)
+
+
+def test_the_last_epoch_of_a_run_whose_node_went_with_it_is_counted(cluster, make_service, tmp_path):
+    service = make_service()
+    run(cluster, service, "a", 1000, upto=9)
+    step(cluster, "a", 1590, 1000)
+    service.poll(1590)
+    cluster.pushed["a"] |= {metrics.EPOCHS_COMPLETED.name: 10.0, metrics.EPOCH_END.name: 1600.0}
+    cluster.pushed["a"][metrics.TRAINING_FINISHED.name] = 1600.0
+    del cluster.scraped["a"]
+    service.poll(1620)
+    service.poll(2000)
+    (ended,) = kept(tmp_path)
+    assert (ended.ending, ended.epochs_done, ended.joules) == ("finished", 10, 59_000)
 
 
 def test_joules_that_cannot_be_are_no_forecast(cluster, make_service, caplog):

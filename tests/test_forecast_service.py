@@ -72,8 +72,6 @@ class Cluster:
     groups: dict = field(default_factory=dict)
     gpus: dict = field(default_factory=dict)
     limits: dict = field(default_factory=dict)
-    stale: set = field(default_factory=set)
-    """Jobs of which one node cannot be scraped."""
     elsewhere: dict = field(default_factory=dict)
     """Joules by training job and node, beside `joules` on a node without a name."""
     watts: dict = field(default_factory=dict)
@@ -119,9 +117,6 @@ class Cluster:
             ]
         elif query.startswith("avg by (training_job) (timestamp("):
             rows = self._by_job(self.scraped)
-            told = [*self.joules, *(job for job, _ in self.elsewhere)]
-            told = {job: told.count(job) - (job in self.stale) for job in self.scraped if job in told}
-            rows += [({"training_job": job, "of": "nodes"}, nodes) for job, nodes in told.items()]
             pushing = sum(metrics.PUSH_TIME in values for values in self.pushed.values())
             rows += [({}, pushing)] if pushing else []
         else:

@@ -22,6 +22,8 @@ from carbon_exporter.forecast.track import Past, Point, Told, Track
 _log: Final = logging.getLogger("carbon_exporter.forecast")
 _IDLE_SECONDS: Final = 30.0
 _SAME_SECONDS: Final = 1.0
+_LATE_SECONDS: Final = 120.0
+"""A past that begins later after the start is not whole: the engine keeps no more."""
 _QUIET: Final[tuple[Outcome, ...]] = ("forecast", "finished", "no_epochs", "no_energy")
 _WITH_FORECAST: Final[tuple[Outcome, ...]] = ("forecast", "finished", "unit_mismatch")
 _DOUBTFUL: Final = ("clock_skewed", "epoch_end_skewed", "energy_set_back")
@@ -118,8 +120,10 @@ class Job:
             self.nodes = readings.nodes[self.name]
             if self.totals.take(self.nodes, now_seconds):
                 self.say("energy_set_back")
-            scraped = readings.scraped_seconds.get(self.name)
-            if scraped is not None and readings.is_fresh(self.name):
+            has_ended = self.ended_seconds is not None or self.pushed.finished_seconds is not None
+            # What an engine repeats while no node can be scraped is no energy of now, unless nothing more will come.
+            scraped = readings.scraped_seconds.get(self.name, now_seconds if has_ended else None)
+            if scraped is not None:
                 self._add_point(min(scraped, now_seconds))
         self._see_clock(now_seconds, math.inf if last_poll_seconds is None else now_seconds - last_poll_seconds)
         if self.ended_seconds is None:
@@ -136,7 +140,8 @@ class Job:
         It knows of nodes that had gone before this service saw the job, and which address goes on with which other's
         counters: what was seen is put right by the difference.
         """
-        if past.totals is not None and past.points:
+        begun = self.track.began_seconds or 0.0
+        if past.totals is not None and past.points and past.points[0].seconds <= begun + _LATE_SECONDS:
             past.totals.take(self.nodes, now_seconds)
             past.totals.reckon_grams()
             seen, whole = self.totals, past.totals

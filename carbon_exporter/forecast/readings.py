@@ -25,8 +25,7 @@ class Readings:
 
     Attributes:
         nodes: the job's counters on each of its nodes.
-        scraped_seconds: when its joules were scraped; of a job on several nodes the mean.
-        scraped_nodes: how many of them could be scraped of late.
+        scraped_seconds: when its joules were scraped; of a job on several nodes the mean; none while no node can be.
         gpus: that it holds.
         limit_watts: power limit of each of its GPUs, on average; of those nodes that tell.
         zones: share of its power in each grid zone, times the PUE there; "" is a zone that is not known.
@@ -36,7 +35,6 @@ class Readings:
     pushed: Mapping[str, Pushed] = field(default_factory=dict)
     nodes: Mapping[str, Mapping[str, Counters]] = field(default_factory=dict)
     scraped_seconds: Mapping[str, float] = field(default_factory=dict)
-    scraped_nodes: Mapping[str, float] = field(default_factory=dict)
     gpus: Mapping[str, float] = field(default_factory=dict)
     limit_watts: Mapping[str, float] = field(default_factory=dict)
     zones: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -52,10 +50,6 @@ class Readings:
         told = [counters[JOULES] for counters in nodes.values()]
         return sum(told) if all(0 <= joules <= _MOST_JOULES for joules in told) else math.nan
 
-    def is_fresh(self, training_job: str) -> bool:
-        """Whether every node that tells was scraped of late, so that the joules are all of one time."""
-        return self.scraped_nodes.get(training_job, 0.0) >= len(self.nodes.get(training_job, {}))
-
 
 def read(client: Client, now_seconds: float) -> Readings:
     """Everything of one poll, in five queries; in eight where too many names are pushed to be answered in one.
@@ -68,12 +62,9 @@ def read(client: Client, now_seconds: float) -> Readings:
     # A node whose last scrape failed still counts: what it measured has not gone.
     last = f'last_over_time({{__name__=~"{names}",training_job!=""}}[{_LOOKBACK}])'
     told = _by_name(client.query(f"sum by (__name__, training_job, instance, basis) ({last})", now_seconds))
-    fresh = f'{energy}{{training_job!=""}}'
-    nodes = (
-        f'label_replace(count by (training_job) (count by (training_job, instance) ({fresh})), "of", "nodes", "", "")'
+    scraped = client.query(
+        f'avg by (training_job) (timestamp({energy}{{training_job!=""}})) or {pushes.COUNT}', now_seconds
     )
-    times = f"avg by (training_job) (timestamp({fresh}))"
-    scraped = client.query(f"{times} or {nodes} or {pushes.COUNT}", now_seconds)
     pushing = sum(sample.value for sample in scraped if not sample.labels)
     pushed, left_out = pushes.read(client, now_seconds, int(pushing))
     places = _read_places(client, now_seconds)
@@ -81,8 +72,7 @@ def read(client: Client, now_seconds: float) -> Readings:
     return Readings(
         pushed=pushed,
         nodes=_counters(told.get(energy, []), told.get(metrics.JOB_EMISSIONS.name, [])),
-        scraped_seconds=_by_job([one for one in scraped if not one.labels.get("of")]),
-        scraped_nodes=_by_job([one for one in scraped if one.labels.get("of")]),
+        scraped_seconds=_by_job(scraped),
         gpus={job: sum(nodes.values()) for job, nodes in held.items()},
         limit_watts={job: watts for job in limits if (watts := _per_gpu(limits[job], held.get(job, {}))) is not None},
         zones=power_by_zone(_read_watts(client, now_seconds), places.zones, places.pue),

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from carbon_exporter import metrics
-from carbon_exporter.forecast.clock import Delay, behind_seconds
 from carbon_exporter.forecast.past_query import read_past
 from carbon_exporter.forecast.progress import Pushed
 from carbon_exporter.forecast.promql import Client
@@ -20,8 +19,7 @@ PAGE_SECONDS: Final = 6 * 3600
 _AFTER_END_SECONDS: Final = 60.0
 """By then every node has been scraped after the end, and still tells the joules of the ended job."""
 _STEPS: Final = 500
-_LOOKBACK_SECONDS: Final = 300
-"""Longer than a gap between scrapes or a restart of an exporter."""
+_CLOCK_OFF_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,9 @@ def _finished(training_job: str, pushed: Pushed) -> Finished | None:
     if not (0 < start <= finished and completed > 0 and planned > 0):
         return None
     arrived = pushed.push_seconds
-    behind = 0.0 if arrived is None else behind_seconds([Delay(arrived - finished, 0.0)])
+    # Its last push tells of its end, and is sent at once: a clock that is off shows in one.
+    delay = 0.0 if arrived is None else arrived - finished
+    behind = delay if abs(delay) > _CLOCK_OFF_SECONDS else 0.0
     return Finished(
         training_job=training_job,
         start_seconds=start,

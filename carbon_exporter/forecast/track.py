@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
-from carbon_exporter.forecast.clock import WINDOW, Delay, behind_at_each, behind_seconds
+from carbon_exporter.forecast.clock import Clock, Delay, behind_at_each, clock_of
 from carbon_exporter.forecast.energy import Boundary
 from carbon_exporter.forecast.totals import Totals
 
@@ -101,8 +101,7 @@ class Track:
     went_back: bool = False
     """The epochs went back, so what lies before the first boundary left is no part of the plan."""
     _waiting: deque[_Mark] = field(default_factory=lambda: deque(maxlen=MOST_BOUNDARIES))
-    _delays: list[Delay] = field(default_factory=list)
-    """Of the newest pushes."""
+    _clock: Clock = field(default_factory=Clock)
     _last_epochs: float = 0.0
     _last_end_seconds: float | None = None
     _looked_seconds: float = 0.0
@@ -126,8 +125,8 @@ class Track:
         delay = _delay_of(told, doubt_seconds)
         if delay is not None and told.end_seconds != self._last_end_seconds:
             self._last_end_seconds = told.end_seconds
-            self._delays = [*self._delays, delay][-WINDOW:]
-        return abs(behind_seconds(self._delays) - self.behind_seconds) > _CLOCK_MOVED_SECONDS
+            self._clock = self._clock.after(delay)
+        return abs(self._clock.behind_seconds - self.behind_seconds) > _CLOCK_MOVED_SECONDS
 
     def counts_in_another_unit(self, epochs_planned: float) -> bool:
         """Whether each push adds so much that the plan would be passed with the third: steps of a plan in epochs."""
@@ -187,8 +186,8 @@ class Track:
         known = [*_before(self.points, past.points), *self.points]
         told, delays = self._of_this_run(past)
         behind = behind_at_each(delays)
-        self._delays = self._delays or delays[-WINDOW:]
-        placed_by, self.behind_seconds = self.behind_seconds, behind_seconds(self._delays)
+        self._clock = self._clock if self._clock.recent else clock_of(delays)
+        placed_by, self.behind_seconds = self.behind_seconds, self._clock.behind_seconds
         self.start_behind_seconds = behind[0] if behind else self.behind_seconds
         since = self._told_since(told[-1].epochs if told else 0.0)
         first = next((one for one in told if one.epochs > 0), None)
@@ -217,7 +216,8 @@ class Track:
         track = cls(**state)
         track.boundaries = [Boundary(*one) for one in state["boundaries"]]
         track.points = deque((Point(*one) for one in state["points"]), _MOST_POINTS)
-        track._delays = [Delay(*one) for one in state["_delays"]]
+        recent, *known = state["_clock"]
+        track._clock = Clock(tuple(Delay(*one) for one in recent), *known)
         track._waiting = deque((_Mark(*one) for one in state["_waiting"]), MOST_BOUNDARIES)
         return track
 

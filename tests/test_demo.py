@@ -47,7 +47,8 @@ def test_the_demo_delivers_every_stage_and_leaves_nothing(need):
 def test_a_demo_that_is_told_to_end_takes_everything_along(need, number, tmp_path):
     need("prometheus")
     before = set(processes())
-    command = [sys.executable, "-m", "carbon_exporter", "demo"]
+    # A runner in the background of a shell leaves SIGINT ignored to all that it starts.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "carbon_exporter", "demo"]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True) as demo:
         assert "Two training jobs" in demo.stdout.readline()

@@ -5,7 +5,7 @@ https://prometheus.io/docs/prometheus/latest/querying/api/
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -86,7 +86,8 @@ class Client:
             PromQLError: there is no answer, or not a whole and sound one.
         """
         rows = self._ask("query", {"query": expression, "time": f"{at_seconds:.3f}"}, "vector")
-        samples = [Sample(self._labels(row), self._number(row["value"])) for row in self._checked(rows, "value")]
+        taken = _taken(self._checked(rows, "value"))
+        samples = [Sample(self._labels(row), self._number(row["value"])) for row in taken]
         kept = [one for one in samples if math.isfinite(one.value)]
         self.errors["not_finite"] += len(kept) < len(samples)
         return kept if finite else samples
@@ -123,6 +124,7 @@ class Client:
             answer = orjson.loads(body)
         except ValueError:
             answer = None
+        del body
         if status != 200 or (isinstance(answer, dict) and answer.get("status") == "error"):
             said = answer.get("error", "") if isinstance(answer, dict) else ""
             cure = "check prometheus_url, identity and the engine's limits"
@@ -190,6 +192,13 @@ class Client:
     def _error(self, reason: Reason, message: str) -> PromQLError:
         self.errors[reason] += 1
         return PromQLError(reason, message)
+
+
+def _taken(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows in order; each is let go when the next one is asked for, as there may be tens of megabytes of them."""
+    rows.reverse()
+    while rows:
+        yield rows.pop()
 
 
 def _texts(value: Any) -> list[str]:

@@ -14,7 +14,7 @@ from carbon_exporter.forecast.settings import Settings
 from carbon_exporter.push.gateway import from_environment
 from carbon_exporter.push.training import Training
 
-_SETTLED_SECONDS = 4
+_SETTLED_SECONDS = 8
 """By then what Prometheus has scraped is in the second engine too."""
 
 

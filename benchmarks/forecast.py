@@ -200,6 +200,6 @@ if __name__ == "__main__":
             "Measures the forecast service on 5,000 running jobs.",
             f"carbon-exporter forecast, {JOBS} running jobs in {GROUPS} groups",
             lambda quick, console: run(QUICK if quick else FULL, console),
-            "restarted: while it looks up the past of every job, of jobs on 60 nodes at a poll.",
+            "restarted: while it looks up the past of the jobs, at each poll of those on 60 nodes.",
         )
     )

@@ -18,8 +18,6 @@ from carbon_exporter.forecast.record import EndedRun, Score
 from carbon_exporter.forecast.scoring import CHECKPOINTS
 from carbon_exporter.forecast.stopping import survival_of
 
-__all__ = ["BUILTIN", "BUILTIN_WEIGHT", "MISS_RATE", "Calibration", "GroupCalibration"]
-
 _Scores: TypeAlias = Mapping[float, Score]
 """Of one run, by checkpoint."""
 

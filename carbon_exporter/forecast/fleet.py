@@ -46,9 +46,6 @@ class Fleet:
         self.save(now_seconds, len(self._jobs))
         self._learning.close()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._jobs
-
     def __getitem__(self, name: str) -> Job:
         return self._jobs[name]
 
@@ -56,11 +53,11 @@ class Fleet:
         return len(self._jobs)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._jobs))
+        return iter(self._jobs)
 
     def jobs(self) -> list[Job]:
         """All of them, by name."""
-        return [self._jobs[name] for name in self]
+        return [job for _, job in sorted(self._jobs.items())]
 
     def current_run(self, name: str, pushed: Pushed) -> Job:
         """The job under `name`; a new one where it was started again since."""

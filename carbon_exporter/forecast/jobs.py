@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from carbon_exporter.forecast import energy
-from carbon_exporter.forecast.conformal import GroupCalibration
 from carbon_exporter.forecast.energy import Boundary, Quantiles
 from carbon_exporter.forecast.exposition import Prediction
 from carbon_exporter.forecast.gpus import Gpus
 from carbon_exporter.forecast.grams import Curves, grams_at_end
+from carbon_exporter.forecast.group_calibration import GroupCalibration
 from carbon_exporter.forecast.progress import Outcome, Pushed, judge
 from carbon_exporter.forecast.readings import Readings
 from carbon_exporter.forecast.record import EndedRun, Ending
@@ -22,8 +22,6 @@ from carbon_exporter.forecast.track import Past, Point, Told, Track
 _log: Final = logging.getLogger("carbon_exporter.forecast")
 _IDLE_SECONDS: Final = 30.0
 _SAME_SECONDS: Final = 1.0
-_LATE_SECONDS: Final = 120.0
-"""A past that begins later after the start is not whole: the engine keeps no more."""
 _QUIET: Final[tuple[Outcome, ...]] = ("forecast", "finished", "no_epochs", "no_energy")
 _WITH_FORECAST: Final[tuple[Outcome, ...]] = ("forecast", "finished", "unit_mismatch")
 _DOUBTFUL: Final = ("clock_skewed", "epoch_end_skewed", "energy_set_back")
@@ -140,8 +138,7 @@ class Job:
         It knows of nodes that had gone before this service saw the job, and which address goes on with which other's
         counters: what was seen is put right by the difference.
         """
-        begun = self.track.began_seconds or 0.0
-        if past.totals is not None and past.points and past.points[0].seconds <= begun + _LATE_SECONDS:
+        if past.totals is not None and self.track.is_whole(past):
             past.totals.take(self.nodes, now_seconds)
             past.totals.reckon_grams()
             seen, whole = self.totals, past.totals

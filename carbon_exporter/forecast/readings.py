@@ -52,7 +52,7 @@ class Readings:
 
 
 def read(client: Client, now_seconds: float) -> Readings:
-    """Everything of one poll, in five queries; in eight where too many names are pushed to be answered in one.
+    """Everything of one poll, in five queries; in nine or ten where the names pushed are too many for one answer.
 
     Raises:
         PromQLError: one of them failed; there are no half readings.
@@ -106,10 +106,7 @@ def _read_places(client: Client, now_seconds: float) -> _Places:
 def _read_watts(client: Client, now_seconds: float) -> dict[str, dict[str, float]]:
     """Training job -> node -> power of late."""
     rate = f'rate({metrics.JOB_ENERGY.name}{{training_job!=""}}[{_LOOKBACK}])'
-    watts: dict[str, dict[str, float]] = {}
-    for sample in client.query(f"sum by (training_job, instance) ({rate})", now_seconds):
-        watts.setdefault(sample.labels.get("training_job", ""), {})[sample.labels.get("instance", "")] = sample.value
-    return watts
+    return _by_node(client.query(f"sum by (training_job, instance) ({rate})", now_seconds))
 
 
 def read_pushed(client: Client, at_seconds: float, lookback_seconds: int) -> dict[str, Pushed]:

@@ -115,6 +115,10 @@ class Track:
         start = _plausible(self.start_seconds)
         return None if start is None else start + self.start_behind_seconds
 
+    def is_whole(self, past: Past) -> bool:
+        """Whether `past` reaches back to the start: an engine may keep less."""
+        return bool(past.points) and past.points[0].seconds <= (self.began_seconds or 0.0) + _LATE_FIRST_SCRAPE_SECONDS
+
     def see_clock(self, told: Told, doubt_seconds: float) -> bool:
         """Learn from one push how far the job's clock is off; whether the course so far is to be looked up again.
 

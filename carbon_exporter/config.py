@@ -20,6 +20,7 @@ from carbon_exporter.model import Component, ConfigurationError, Roots
 from carbon_exporter.settings import Settings, validated
 
 ZONE_VARIABLE: Final = "CARBON_GRID_ZONE"
+NODE_VARIABLE: Final = "NODE_NAME"
 
 
 def _is_a_zone(name: str) -> str:
@@ -54,11 +55,13 @@ Section = Any
 class NodeSettings(Settings):
     """Settings of the node agent.
 
+    name: what the node is called, whatever address its exporter has.
     state_file: where the accounts survive a restart; None keeps them in memory only.
     sysfs, procfs: where the host's trees are mounted (/host/sys in a container).
     idle_watts: idle power of each device, by component; what is not given is learned.
     """
 
+    name: str = Field(default_factory=lambda: os.environ.get(NODE_VARIABLE, "") or os.uname().nodename)
     interval_seconds: float = Field(default=2.0, ge=0.05, le=300)
     linger_seconds: float = Field(default=600.0, ge=0, le=86400)
     state_file: Path | None = Path("/var/lib/carbon-exporter/node.json")
@@ -120,7 +123,7 @@ class EmbodiedSettings(Settings):
 class Config(Settings):
     """The whole file."""
 
-    node: NodeSettings = NodeSettings()
+    node: NodeSettings = Field(default_factory=NodeSettings)
     sources: dict[str, Section] = Field(default_factory=dict)
     jobs: dict[str, Section] = Field(default_factory=dict)
     intensity: IntensitySettings = Field(default_factory=IntensitySettings)

@@ -131,6 +131,13 @@ JOB_INFO: Final = _gauge(
 JOB_GPUS: Final = _gauge(
     "carbon_job_gpus", "node", "Physical GPUs that the training job holds on this node.", "training_job"
 )
+GPU_HOLDER: Final = _gauge(
+    "carbon_gpu_holder_info",
+    "node",
+    "A training job that holds the GPU, or the MIG device of it, now: uuid as in carbon_gpu_info. Always 1.",
+    "uuid",
+    "training_job",
+)
 JOB_GPU_POWER_LIMIT: Final = _gauge(
     "carbon_job_gpu_power_limit_watts",
     "node",
@@ -189,6 +196,12 @@ SAMPLING_GAP: Final = _counter(
 )
 BUILD_INFO: Final = _gauge(
     "carbon_exporter_build_info", "node", "Version of the running program. Always 1.", "version", "python"
+)
+NODE_INFO: Final = _gauge(
+    "carbon_node_info",
+    "node",
+    "The node's own name, which stays when the exporter gets another address (label instance). Always 1.",
+    "node_name",
 )
 NODE_GRID_ZONE: Final = _gauge(
     "carbon_node_grid_zone_info", "node", "Grid zone that this node draws its power from. Always 1.", "grid_zone"

@@ -13,7 +13,7 @@ from scripted import Stateless
 from carbon_exporter import metrics
 from carbon_exporter.metrics import Family, Renderer
 from carbon_exporter.model import DeviceReading, Gpu, MigDevice, Roots, SourceReading
-from carbon_exporter.node.exposition import families
+from carbon_exporter.node.exposition import families, node_info
 from carbon_exporter.sources import nvml
 
 BANNED = ("_kwh", "_milliwatts", "_percent", "_per_kwh", "_microjoules", "_celsius", "_kilograms")
@@ -58,7 +58,7 @@ def page(scripted_node, monkeypatch):
         record.duration_seconds = 0.25
     monkeypatch.setattr("carbon_exporter.node.exposition.__version__", "0.0.0")
     monkeypatch.setattr("platform.python_version", lambda: "3.11.0")
-    return Renderer().render(families(tick))
+    return Renderer().render((*families(tick), node_info("gpu-7")))
 
 
 def test_the_page_is_as_it_was(page, repository):
@@ -94,6 +94,29 @@ def test_a_page_without_gpus_or_jobs_says_nothing_of_them(scripted_node):
     assert "carbon_gpu" not in text
     assert "carbon_job" not in text
     assert 'carbon_rapl_energy_joules_total{package="0",domain="package"} 0.0' in text
+
+
+def test_the_page_says_which_job_holds_which_gpu(scripted_node, load_nvml, nvml_library):
+    node, shim = scripted_node, load_nvml(nvml_library)
+    gpus = [shim.gpus[index].plug(f"GPU-{index}") for index in range(3)]
+    gpus[1].set_slices({0: ("MIG-a", 1, 0), 1: ("MIG-b", 2, 0)})
+    gpus[0].set_processes([Process(10, 0, -1, 50, 0), Process(11, 0, -1, 50, 0)])
+    node.proc.put(10, start=1, own=0.0, CARBON_TRAINING_JOB="bert", CUDA_VISIBLE_DEVICES="MIG-b")
+    node.proc.put(11, start=1, own=0.0)
+    node.start(nvml=nvml.open_source(nvml.Settings(), Roots()))
+
+    def holders():
+        lines = Renderer().render(families(node.tick(60.0))).decode().splitlines()
+        return [line for line in lines if line.startswith("carbon_gpu_holder_info")]
+
+    assert holders() == [
+        'carbon_gpu_holder_info{uuid="GPU-0",training_job="bert"} 1.0',
+        'carbon_gpu_holder_info{uuid="MIG-b",training_job="bert"} 1.0',
+    ]
+    node.proc.drop(10)
+    gpus[0].set_processes([Process(11, 0, -1, 50, 0)])
+    assert holders() == []  # what its processes outside every job hold is no job's
+    node.sampler.close()
 
 
 def test_power_limits_are_shown_as_they_are_or_not_at_all(scripted_node, load_nvml, nvml_library):

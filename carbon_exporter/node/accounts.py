@@ -26,6 +26,7 @@ class Account:
         cpu_seconds: of all its pieces.
         gpus, gpu_power_limit_watts: the physical GPUs that it holds now, and the sum of their power limits; None where
             it holds none, or the limit of one is unknown.
+        gpu_uuids: those GPUs, or the MIG devices that it holds of them.
     """
 
     use: JobUse
@@ -39,6 +40,7 @@ class Account:
     cpu_seconds: float = 0.0
     gpus: int = 0
     gpu_power_limit_watts: float | None = None
+    gpu_uuids: tuple[str, ...] = ()
 
     def post(self, component: Component, joules: float, basis: str | None, grams_per_joule: float | None) -> None:
         """Add joules, and the grams for them where the intensity is known."""

@@ -13,7 +13,7 @@ from carbon_exporter.metrics import Renderer
 from carbon_exporter.model import JOULES_PER_KILOWATT_HOUR
 from carbon_exporter.node.collectors import Collectors
 from carbon_exporter.node.embodied import Embodied, grams_per_second
-from carbon_exporter.node.exposition import families
+from carbon_exporter.node.exposition import families, node_info
 from carbon_exporter.node.grams import Grams
 from carbon_exporter.node.ledger import Ledger
 from carbon_exporter.node.sampler import Sampler, Tick
@@ -36,9 +36,10 @@ def build_sampler(config: Config, publish: Callable[[bytes], None], grid: Grid) 
     """The loop that `config` describes; `publish` gets the exposition of every tick. Raises as `sampler_for`."""
     renderer = Renderer()
     (zone,) = grid.zones.values()
+    name = node_info(config.node.name)
 
     def render(tick: Tick) -> None:
-        publish(renderer.render((*families(tick), *fetch_families(grid.fetchers))))
+        publish(renderer.render((*families(tick), name, *fetch_families(grid.fetchers))))
 
     return sampler_for(config, render, zone.timeline)
 

@@ -25,6 +25,11 @@ def families(tick: Tick) -> Iterator[Family]:
     yield build_info()
 
 
+def node_info(name: str) -> Family:
+    """carbon_node_info of the node of that name."""
+    return Family(metrics.NODE_INFO, [((name,), 1.0)])
+
+
 def build_info() -> Family:
     """carbon_exporter_build_info of the running program."""
     return Family(metrics.BUILD_INFO, [((__version__, platform.python_version()), 1.0)])
@@ -71,6 +76,8 @@ def _job_families(tick: Tick) -> Iterator[Family]:
     yield Family(metrics.JOB_EMBODIED, embodied)
     yield _job_info(accounts.values())
     yield Family(metrics.JOB_GPUS, [((name,), float(account.gpus)) for name, account in accounts.items()])
+    holders = [((uuid, name), 1.0) for name, account in accounts.items() for uuid in account.gpu_uuids]
+    yield Family(metrics.GPU_HOLDER, holders)
     limits = [
         ((name,), account.gpu_power_limit_watts)
         for name, account in accounts.items()

@@ -243,13 +243,18 @@ class Ledger:
     def _count_gpus(self, devices: Sequence[DeviceReading], holdings: Holdings) -> None:
         limit_of = {device.device: device.gpu.power_limit_watts for device in devices if device.gpu is not None}
         held: dict[str, list[float | None]] = defaultdict(list)
+        uuids: dict[str, list[str]] = defaultdict(list)
         for uuid, parts in holdings.parts.items():
             for name in frozenset().union(*(part.holders for part in parts)) - {SYSTEM}:
                 held[name].append(limit_of[uuid])
+            for part in parts:
+                for name in part.holders:
+                    uuids[name].append(part.uuid)
         for name, account in self.accounts.items():
             limits = held.get(name, [])
             known = [watts for watts in limits if watts is not None]
             account.gpus = len(limits)
+            account.gpu_uuids = tuple(uuids.get(name, ()))
             account.gpu_power_limit_watts = math.fsum(known) if known and len(known) == len(limits) else None
 
     def _forget(self, now_seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The demo's servers, all real: Pushgateway, Alertmanager, Prometheus, node agent, forecast service; Grafana if there is one."""
+"""The demo's servers, all real: Pushgateway, Alertmanager, Prometheus, node agent, forecast service, maybe Grafana."""
 
 import contextlib
 import os

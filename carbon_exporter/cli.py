@@ -91,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     advise.add_argument("--json", action="store_true", help="print the service's answer as it is")
     advise.set_defaults(run=run_advise)
 
+    _add_rules_arguments(commands.add_parser("rules", help="write the recording and alerting rules with your settings"))
+
     demo = commands.add_parser("demo", help="run everything here on two small training jobs, and show the forecasts")
     demo.add_argument("--keep", action="store_true", help="leave it running at the end until Ctrl-C")
     demo.set_defaults(run=run_demo)
@@ -131,6 +133,19 @@ def _add_history_commands(parser: argparse.ArgumentParser) -> None:
         _add_config_argument(verb)
         verb.add_argument("--database", type=Path, metavar="FILE", help="default: forecast.history_file")
         verb.set_defaults(run=run_history)
+
+
+def _add_rules_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_config_argument(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write to; default: print")
+    forms = "rule files, or one manifest for the Prometheus operator; default: %(default)s"
+    parser.add_argument("--format", default="files", choices=["files", "prometheusrule"], help=forms)
+    parser.add_argument("--name", metavar="NAME", help="of the PrometheusRule; default: carbon-exporter")
+    parser.add_argument("--namespace", metavar="NS", help="of the PrometheusRule")
+    selected = "of the PrometheusRule, such as release=prometheus; may be given several times"
+    parser.add_argument("--label", action="append", metavar="KEY=VALUE", help=selected)
+    parser.add_argument("--force", action="store_true", help="overwrite files that this command did not write")
+    parser.set_defaults(run=run_rules)
 
 
 def _add_config_argument(parser: argparse.ArgumentParser) -> None:
@@ -227,10 +242,12 @@ def run_check(arguments: argparse.Namespace) -> int:
     from carbon_exporter import audit, check  # noqa: PLC0415
     from carbon_exporter.config import load_config  # noqa: PLC0415
     from carbon_exporter.forecast.settings import Settings  # noqa: PLC0415
+    from carbon_exporter.rules.settings import Settings as RulesSettings  # noqa: PLC0415
     from carbon_exporter.settings import validated  # noqa: PLC0415
 
     config = load_config(arguments.config)
     validated(Settings, config.forecast, "forecast")
+    validated(RulesSettings, config.rules, "rules")
     if arguments.audit is not None:
         return audit.run(config, audit.parse_seconds(arguments.audit))
     return check.run(config, arguments.listen_address)
@@ -270,6 +287,16 @@ def run_advise(arguments: argparse.Namespace) -> int:
     from carbon_exporter.grid import advise  # noqa: PLC0415
 
     return advise.run(arguments)
+
+
+def run_rules(arguments: argparse.Namespace) -> int:
+    """`carbon-exporter rules`: 0."""
+    from carbon_exporter.config import load_config  # noqa: PLC0415
+    from carbon_exporter.rules import command  # noqa: PLC0415
+    from carbon_exporter.rules.settings import Settings  # noqa: PLC0415
+    from carbon_exporter.settings import validated  # noqa: PLC0415
+
+    return command.run(arguments, validated(Settings, load_config(arguments.config).rules, "rules"))
 
 
 def run_demo(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ jobs: {process: {}}
 intensity: {provider: static, grid_zone: DK}
 pue: 1.2
 forecast: {prometheus_url: "http://prometheus:9090"}
+rules: {budgets: {default_grams: 50000}}
 """
 
 import os
@@ -131,6 +132,7 @@ class Config(Settings):
     cloud_region: str = ""
     embodied: EmbodiedSettings = EmbodiedSettings()
     forecast: dict[str, Any] = Field(default_factory=dict)
+    rules: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("pue", mode="before")
     @classmethod

@@ -12,7 +12,6 @@ import pytest
 
 from carbon_exporter.demo import servers
 from carbon_exporter.demo.servers import Server, ServerError, free_port
-from carbon_exporter.demo.stack import shipped_rules
 
 
 def processes():
@@ -89,8 +88,3 @@ def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
     with pytest.raises(ServerError, match="was not ready"):
         server.start()
     assert server.process is None
-
-
-@pytest.mark.parametrize("name", ["recording.yaml", "alerts.yaml"])
-def test_the_demo_loads_the_shipped_rules(repository, name):
-    assert shipped_rules(name) == repository / "alerts" / name

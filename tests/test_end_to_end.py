@@ -70,8 +70,8 @@ def agent(tmp_path):
 
 
 @contextlib.contextmanager
-def training(name):
-    environment = {**os.environ, "CARBON_TRAINING_JOB": name}
+def training(name, **variables):
+    environment = {**os.environ, "CARBON_TRAINING_JOB": name, **variables}
     with subprocess.Popen([sys.executable, "-c", BURN], env=environment) as process:
         try:
             yield process.pid

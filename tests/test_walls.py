@@ -36,7 +36,8 @@ ALLOWED = {
     "forecast": NOUNS | {"grid", "web"},
     "audit": NOUNS | {"plugins", "config", "node"},
     "check": NOUNS | {"plugins", "config", "grid", "node", "web"},
-    "demo": NOUNS | {"push", "forecast"},
+    "rules": NOUNS,
+    "demo": NOUNS | {"push", "forecast", "rules"},
     "__main__": {"cli"},
 }
 PURE = (

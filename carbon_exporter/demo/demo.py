@@ -73,6 +73,7 @@ def _show(stack: Stack, console: Console) -> list[Stage]:
         f"Two training jobs on this host, watched by Prometheus at {stack.prometheus.url} (under 3 minutes).",
         highlight=False,
     )
+    console.print(f"Grafana: {stack.grafana}", highlight=False, soft_wrap=True)
     observer = Observer(stack, {job.name: JobView(job) for job in JOBS})
     processes = {job.name: start_job(job, stack) for job in JOBS}
     try:

@@ -1,18 +1,21 @@
-"""The demo's servers, all real: Pushgateway, Alertmanager, Prometheus, node agent, forecast service."""
+"""The demo's servers, all real: Pushgateway, Alertmanager, Prometheus, node agent, forecast service, maybe Grafana."""
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 import yaml
 
+from carbon_exporter.demo.grafana import dashboards_folder, grafana
 from carbon_exporter.demo.servers import Server, ServerError, alertmanager, free_port, prometheus, pushgateway, running
+from carbon_exporter.rules.render import rule_files
+from carbon_exporter.rules.settings import Settings
 
 NODE_SECONDS: Final = 1
 POLL_SECONDS: Final = 2
@@ -33,7 +36,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Stack:
-    """The running servers and where they answer."""
+    """The running servers and where they answer.
+
+    grafana: where Grafana is, or why there is none.
+    """
 
     directory: Path
     pushgateway: Server
@@ -41,6 +47,7 @@ class Stack:
     alertmanager: Server
     prometheus: Server
     forecast: Server
+    grafana: str
 
     def addresses(self) -> Mapping[str, str]:
         """What a person opens in a browser, by name."""
@@ -50,6 +57,7 @@ class Stack:
             "Pushgateway": self.pushgateway.url,
             "node agent": self.node.url,
             "forecast service": self.forecast.url,
+            "Grafana": self.grafana,
         }
 
 
@@ -67,8 +75,20 @@ def run_stack(directory: Path) -> Iterator[Stack]:
     metrics = prometheus(directory, targets, rules=_rules(directory), alertmanager_url=alerts.url)
     settings = {"prometheus_url": metrics.url, "poll_seconds": POLL_SECONDS}
     _write_config(directory, "forecast", {"forecast": settings})
-    with running(gateway, alerts, node, metrics, forecast):
-        yield Stack(directory, gateway, node, alerts, metrics, forecast)
+    with running(gateway, alerts, node, metrics, forecast), _grafana(directory, metrics.url) as where:
+        yield Stack(directory, gateway, node, alerts, metrics, forecast, where)
+
+
+@contextmanager
+def _grafana(directory: Path, prometheus_url: str) -> Iterator[str]:
+    """Start Grafana where it can be; where it is, or why there is none. The demo delivers without it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(grafana(directory, prometheus_url, dashboards_folder()))
+            where = f"{server.url}/dashboards"
+        except ServerError as error:
+            where = f"not started: {error}"
+        yield where
 
 
 def _node_settings(directory: Path) -> dict[str, object]:
@@ -90,10 +110,10 @@ def _write_config(directory: Path, command: str, config: dict[str, object]) -> P
 
 
 def _rules(directory: Path) -> list[Path]:
-    """The shipped rules; the alerts in a copy that waits seconds where the shipped ones wait minutes."""
+    """The rules with their default settings; the alerts wait seconds where they would wait minutes."""
     copies = []
-    for name in ("recording.yaml", "alerts.yaml"):
-        rules = yaml.safe_load(shipped_rules(name).read_text())
+    for name, text in rule_files(Settings()).items():
+        rules = yaml.safe_load(text)
         for group in rules["groups"]:
             for rule in group["rules"]:
                 if "for" in rule:
@@ -101,19 +121,6 @@ def _rules(directory: Path) -> list[Path]:
         copies.append(directory / name)
         copies[-1].write_text(yaml.safe_dump(rules))
     return copies
-
-
-def shipped_rules(name: str) -> Path:
-    """alerts/`name`: of the checkout that this runs from, or as the wheel carries it.
-
-    Raises:
-        ServerError: there is neither.
-    """
-    package = Path(str(files("carbon_exporter")))
-    for path in (package.parent / "alerts" / name, package / "demo" / "rules" / name):
-        if path.is_file():
-            return path
-    raise ServerError(f"alerts/{name} is missing: run the demo from a checkout or an installed wheel")
 
 
 def start_job(job: Job, stack: Stack) -> subprocess.Popen[bytes]:

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check fmt docs bench
+.PHONY: demo test test-fast check fmt docs dashboards bench
 
 demo: $(VENV)/ready
 	@scripts/real-parts prometheus prometheus-pushgateway prometheus-alertmanager
@@ -26,10 +26,13 @@ check: $(VENV)/ready
 fmt: $(VENV)/ready
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
-	@$(MAKE) --no-print-directory docs
+	@$(MAKE) --no-print-directory docs dashboards
 
 docs: $(VENV)/ready
 	@$(BIN)/python -m carbon_exporter.metrics > docs/metrics.md
+
+dashboards: $(VENV)/ready
+	@$(BIN)/python -m dashboards
 
 bench: $(VENV)/ready
 	@status=0; for part in node cluster intensity forecast; do $(BIN)/python -m benchmarks.$$part || status=1; done; exit $$status

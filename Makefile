@@ -22,6 +22,7 @@ check: $(VENV)/ready
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --python-version 3.11 -p dashboards
 
 fmt: $(VENV)/ready
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -139,12 +139,12 @@ def _course() -> list[AnyPanel]:
 
 
 def _providers() -> list[AnyPanel]:
-    errors = f"increase({select('carbon_intensity_fetch_errors_total', CLUSTER)}[$__range])"
+    errors = f"increase({select('carbon_intensity_fetch_errors_total', CLUSTER)}[30m])"
     answered = of_zones("carbon_intensity_last_success_timestamp_seconds", "cluster, grid_zone, provider")
     return [
         bar_panel(
             "Questions without a usable answer",
-            "Over the range above, of all processes, by provider and reason. auth, forbidden: the token. rate_limit: "
+            "In the last 30 minutes, of all processes, by provider and reason. auth, forbidden: the token. rate_limit: "
             "the plan. zone_mismatch: the zone's name.",
             [Query(f"sum by (provider, reason) ({errors}) > 0", "{{provider}} {{reason}}")],
             unit="short",

@@ -12,6 +12,7 @@ from grafana_foundation_sdk.builders import bargauge, common, stat, statetimelin
 from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.builders import prometheus as query_builder
 from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import common as choices
 from grafana_foundation_sdk.models.dashboard import (
     DataTransformerConfig,
@@ -19,12 +20,13 @@ from grafana_foundation_sdk.models.dashboard import (
     FieldColorModeId,
     Panel,
     Threshold,
+    ThresholdsConfig,
     ThresholdsMode,
     ValueMap,
     ValueMapping,
     ValueMappingResult,
 )
-from grafana_foundation_sdk.models.prometheus import Dataquery, PromQueryFormat
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from dashboards.variables import datasource_ref
 
@@ -236,7 +238,7 @@ def _mappings(words: Mapping[str, tuple[str, str]]) -> list[ValueMapping]:
     return [ValueMap(options=results)]
 
 
-def _thresholds(bad_from: float | None, good_from: float | None) -> Builder[object]:
+def _thresholds(bad_from: float | None, good_from: float | None) -> Builder[ThresholdsConfig]:
     if good_from is not None:
         steps = [Threshold(value=None, color=VERMILLION), Threshold(value=good_from, color=GREEN)]
     elif bad_from is not None:

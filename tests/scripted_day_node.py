@@ -30,6 +30,7 @@ from scripted_day_script import (
     gpu_uuid,
     intensity,
     on_host,
+    scrapes,
     watts,
 )
 
@@ -179,8 +180,8 @@ def main(name, end, folder, library):
     host = next(host for host in HOSTS if host.name == name)
     node = Node(host, float(end), Path(folder), Path(library))
     with (Path(folder) / "pages").open("w") as pages:
-        for minute in range(1, round(DAY_SECONDS / TICK_SECONDS) + 1):
-            node.tick(float(end) - DAY_SECONDS + minute * TICK_SECONDS)
+        for at in scrapes(float(end)):
+            node.tick(at)
             pages.writelines(node.scrape())
     with FakeGrid({"/metrics": lambda _: Reply(node.page, headers={"Content-Type": CONTENT_TYPE})}) as server:
         print(server.url, flush=True)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 HOUR = 3600.0
 DAY_SECONDS = 24 * HOUR
 TICK_SECONDS = 60.0
+FINE_SECONDS, FINE_TICK_SECONDS = 400.0, 2.0
+"""So much before its end the day is scraped as often as live about: rate() mistrusts a window that begins otherwise."""
 CLUSTER = "west"
 IDLE_WATTS = {"cpu": 60.0, "dram": 8.0, "gpu": 50.0}
 """Of each device: a node has one package, one DRAM zone, and its GPUs."""
@@ -111,8 +113,8 @@ JOBS = (
         _pod("nlp", "language"),
         (Stint("west-2", 11, 6.5, gpus={1: 350.0}),),
         group="bert",
-        epoch_hours=0.375,
-        planned=12.0,
+        epoch_hours=0.5,
+        planned=9.0,
     ),
     Job(
         STALLED,
@@ -172,6 +174,14 @@ def watts(host, end, at):
     if host.gpus:
         owned["gpu", "idle"] = IDLE_WATTS["gpu"] * (host.gpus - gpus_held)
     return owned
+
+
+def scrapes(end):
+    """When the nodes are scraped on the day."""
+    fine = round(FINE_SECONDS / FINE_TICK_SECONDS)
+    coarse = round((DAY_SECONDS - FINE_SECONDS) / TICK_SECONDS)
+    yield from (end - DAY_SECONDS + TICK_SECONDS * n for n in range(1, coarse + 1))
+    yield from (end - FINE_TICK_SECONDS * n for n in reversed(range(fine)))
 
 
 def changes(begin, finish, end):
@@ -244,7 +254,7 @@ def pushed(end, at):
             "carbon_training_start_timestamp_seconds": began,
             "carbon_training_emissions_budget_grams": job.budget_grams,
             "carbon_training_finished_timestamp_seconds": job.ended(end) if over else None,
-            "push_time_seconds": job.ended(end) if over else at - at % TICK_SECONDS,
+            "push_time_seconds": job.ended(end) if over else at - (at - began) % TICK_SECONDS,
             "push_failure_time_seconds": 0.0,
         }
         labels = f'instance="",job="carbon_training",training_job="{job.name}"'

@@ -1,8 +1,8 @@
 """The scripted day in real engines: a day of history, then live, in Prometheus and in VictoriaMetrics.
 
 Nodes (scripted_day_node.py) and a Pushgateway's page give the samples of a day, which promtool makes blocks of. The
-recording rules of alerts/recording.yaml are evaluated over them by promtool too, in as many passes as rules build on
-each other: a rule that reads its own past is right only live. Then Prometheus scrapes the nodes, the Pushgateway's page
+recording rules of alerts/recording.yaml are evaluated over them by Prometheus, in as many passes as rules build on each
+other: a rule that reads its own past is right only live. Then Prometheus scrapes the nodes, the Pushgateway's page
 and two forecast replicas and evaluates all rules, each second.
 
 VictoriaMetrics imports the same samples. The recorded series are not evaluated a second time for it: those of the day
@@ -10,6 +10,7 @@ are copied from Prometheus' blocks, and Prometheus writes what it scrapes and re
 """
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -112,9 +113,8 @@ def scripted_day(folder, library, alerts):
         node_urls = [_first_line(node) for node in nodes]
         samples = [samples, *(folder / host.name / "pages" for host in HOSTS)]
         _make_blocks(folder, samples)
-        _import(victoria.url, (f"{line[:-1]}000\n" for path in samples for line in path.open()))
-        _record(folder, url, alerts, end)
-        _import(victoria.url, _recorded(folder))
+        samples += _record(folder, url, alerts, end)
+        _import(victoria.url, samples)
         replicas = [_forecast(folder, name, outside.url, url) for name in ("forecast-1", "forecast-2")]
         targets = [("carbon-exporter", host.name, url) for host, url in zip(HOSTS, node_urls, strict=True)]
         targets += [("carbon-forecast", replica.log.stem, replica.url) for replica in replicas]
@@ -173,45 +173,51 @@ def _make_blocks(folder, samples):
         for path in samples:
             file.write(path.read_text())
         file.write("# EOF\n")
-    _promtool("tsdb", "create-blocks-from", "--quiet", "openmetrics", whole, folder / "prometheus")
+    command = ["promtool", "tsdb", "create-blocks-from", "--quiet", "openmetrics", whole, folder / "prometheus"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
     whole.unlink()
 
 
-def _promtool(*arguments):
-    result = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
 def _record(folder, url, alerts, end):
-    """Evaluate the recording rules over the day, those first on which others build."""
+    """Evaluate the recording rules over the day, those first on which others build; gives the samples' files.
+
+    Range queries, as `promtool tsdb create-blocks-from rules` asks them, but of a whole day: that makes a block of each
+    rule and two hours, hundreds in all.
+    """
     groups = yaml.safe_load((alerts / "recording.yaml").read_text())["groups"]
     waiting = [rule for group in groups for rule in group["rules"]]
-    blocks = folder / "prometheus"
+    files = []
     while waiting:
         unknown = {rule["record"] for rule in waiting}
         ready = [rule for rule in waiting if not (set(RECORDED.findall(rule["expr"])) - {rule["record"]}) & unknown]
         assert ready, f"rules build on each other in a circle: {unknown}"
-        rules = folder / "pass.yaml"
-        rules.write_text(yaml.safe_dump({"groups": [{"name": "pass", "rules": ready}]}))
-        with _prometheus(folder, url, {}):
-            period = ("--start", f"{end - DAY_SECONDS:.0f}", "--end", f"{end:.0f}", "--eval-interval", "60s")
-            backfill = ("tsdb", "create-blocks-from", "--quiet", "rules", "--url", url, *period)
-            _promtool(*backfill, "--output-dir", blocks, rules)
+        path = folder / f"recorded-{len(files)}"
+        with _prometheus(folder, url, {}), path.open("w") as file:
+            for rule in ready:
+                file.writelines(_evaluated(url, rule, end))
+        _make_blocks(folder, [path])
+        files.append(path)
         waiting = [rule for rule in waiting if rule not in ready]
+    return files
 
 
-def _recorded(folder):
-    """The recorded series out of Prometheus' blocks, as lines to import."""
-    series = re.compile(r'\{__name__="([^"]+)"(?:, )?(.*)\} (\S+) (\d+)')
-    dump = _promtool("tsdb", "dump", '--match={__name__=~".+:.+"}', folder / "prometheus")
-    for line in dump.splitlines():
-        name, labels, value, at = series.fullmatch(line).groups()
-        yield f"{name}{{{labels}}} {value} {at}\n"
+def _evaluated(url, rule, end):
+    """The samples of a rule, each minute of the day."""
+    times = {"start": end - DAY_SECONDS, "end": end, "step": TICK_SECONDS}
+    answer = requests.post(f"{url}/api/v1/query_range", data={"query": rule["expr"], **times}, timeout=60).json()
+    assert answer["status"] == "success", f"{rule['record']}: {answer}"
+    for row in answer["data"]["result"]:
+        labels = {**row["metric"], **rule.get("labels", {})}
+        labels.pop("__name__", None)
+        told = ",".join(f"{name}={json.dumps(value)}" for name, value in labels.items())
+        for at, value in row["values"]:
+            yield f"{rule['record']}{{{told}}} {value} {at:.0f}\n"
 
 
-def _import(url, lines):
-    answer = requests.post(f"{url}/api/v1/import/prometheus", data=map(str.encode, lines), timeout=60)
+def _import(url, samples):
+    lines = (f"{line[:-1]}000\n".encode() for path in samples for line in path.open())
+    answer = requests.post(f"{url}/api/v1/import/prometheus", data=lines, timeout=60)
     assert answer.ok, answer.text
 
 

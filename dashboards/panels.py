@@ -188,7 +188,9 @@ def table_panel(
     `labels`: label -> header; `links`: label -> address; `words`: label -> its values in other words and colours.
     """
     names = [f"Value #{letter}" if len(columns) > 1 else "Value" for letter in "ABCDEFGHIJ"[: len(columns)]]
-    hidden = {"Time": True} | {name: True for name, one in zip(names, columns, strict=True) if one.hidden}
+    hidden = {"Time": True, "__name__": True} | {
+        name: True for name, one in zip(names, columns, strict=True) if one.hidden
+    }
     # Columns come in this order, whichever query answers first.
     order = {name: index for index, name in enumerate(["cluster", *labels, *names])}
     panel = table.Panel().title(title).description(says).span(width).height(height).unit("short").no_value(empty)
@@ -204,7 +206,9 @@ def table_panel(
         if words and name in words:
             properties += _coloured(words[name])
         panel = panel.override_by_name(name, properties)
-    for name, one in zip(names, columns, strict=True):
+    # Where only one query has an answer, Grafana may leave the letter off.
+    panel = panel.override_by_regexp("/^Value( #A)?$/", _column(columns[0]))
+    for name, one in zip(names[1:], columns[1:], strict=True):
         panel = panel.override_by_name(name, _column(one))
     shown = [(name, one) for name, one in zip(names, columns, strict=True) if not one.hidden]
     if shown:

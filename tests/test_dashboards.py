@@ -337,13 +337,10 @@ def test_the_rules_can_fail(problem):
 @pytest.mark.parametrize(("panel", "target"), targets())
 def test_units_fit_what_is_asked(panel, target):
     """Joules are divided to be kWh, times are made milliseconds: the unit's name and the expression agree."""
-    properties = [
-        o for o in panel["fieldConfig"]["overrides"] if o["matcher"]["options"] == f"Value #{target['refId']}"
-    ]
-    units = [p["value"] for o in properties for p in o["properties"] if p["id"] == "unit"]
-    if panel["type"] == "table" and not units:
-        single = [o for o in panel["fieldConfig"]["overrides"] if o["matcher"]["options"] == "Value"]
-        units = [p["value"] for o in single for p in o["properties"] if p["id"] == "unit"]
+    column = "/^Value( #A)?$/" if target["refId"] == "A" else f"Value #{target['refId']}"
+    overrides = [one for one in panel["fieldConfig"]["overrides"] if one["matcher"].get("options") == column]
+    units = [p["value"] for one in overrides for p in one["properties"] if p["id"] == "unit"]
+    assert units or panel["type"] != "table"
     (unit,) = units or [panel["fieldConfig"]["defaults"]["unit"]]
     expression = target["expr"]
     assert (unit == "kwatth") <= ("/ 3.6e6" in expression)

@@ -3,6 +3,8 @@
 import os
 import re
 import subprocess
+import sys
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -334,6 +336,14 @@ def test_a_prometheus_rule_is_written_to_a_file_of_its_own(tmp_path, capsys):
 def test_a_bad_flag_is_one_line(capsys, flags, message):
     assert cli.main(["rules", *flags]) == 2
     assert re.fullmatch(rf"carbon-exporter rules: {message}.*\n", capsys.readouterr().err)
+
+
+def test_a_wheel_carries_the_templates(repository, tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    result = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert {f"carbon_exporter/rules/templates/{name}" for name in render.FILES} <= set(ZipFile(wheel).namelist())
 
 
 def test_write_refuses_before_it_writes_anything(tmp_path):

@@ -83,6 +83,44 @@ thresholds:
 """
 
 
+SPEAKING = {
+    "budget_for": ["CarbonBudgetAtRisk", "CarbonBudgetLikelyExceeded", "CarbonBudgetCertainlyExceeded"],
+    "forecast_growth_ratio": ["CarbonForecastGrowing"],
+    "stalled_epochs": ["CarbonTrainingStalled"],
+    "stalled_seconds": ["CarbonTrainingStalled"],
+    "stalled_watts": ["CarbonTrainingStalled"],
+    "idle_gpu_utilization_ratio": ["training_job:carbon_gpus_idle:count"],
+    "idle_gpu_for": ["CarbonGpuIdle"],
+    "epoch_energy_growth_ratio": ["CarbonEpochEnergyAnomalous"],
+    "not_pushed_watts": ["CarbonEpochsNotPushed"],
+    "not_pushed_for": ["CarbonEpochsNotPushed"],
+    "intensity_age_seconds": ["CarbonIntensityStale"],
+    "fallback_for": ["CarbonIntensityFallback"],
+    "collector_for": ["CarbonCollectorFailing"],
+    "sampling_gap_ratio": ["CarbonSamplingGaps"],
+    "equally_shared_ratio": ["CarbonEnergySharedEqually"],
+    "down_for": ["CarbonExporterDown"],
+    "absent_for": ["CarbonExporterAbsent"],
+    "forecast_age_seconds": ["CarbonForecastStale"],
+    "coverage_ratio": ["CarbonForecastCoverageLow"],
+    "coverage_runs": ["CarbonForecastCoverageLow"],
+}
+
+
+def test_each_threshold_changes_the_rules_that_it_is_of_and_no_other():
+    usual, changed = (
+        [rule for text in render.rule_files(chosen).values() for rule in rules_of(text)]
+        for chosen in (Settings(), Settings(thresholds=settings(CHANGED).thresholds))
+    )
+    other = {rule.get("record") or rule["alert"] for rule, new in zip(usual, changed, strict=True) if rule != new}
+    assert other == {name for names in SPEAKING.values() for name in names}
+    for name, value in settings(CHANGED).thresholds.model_dump().items():
+        one = Settings(thresholds=validated(Thresholds, {name: value}, ""))
+        rules = [rule for text in render.rule_files(one).values() for rule in rules_of(text)]
+        differ = [rule.get("record") or rule["alert"] for rule, was in zip(rules, usual, strict=True) if rule != was]
+        assert differ == SPEAKING[name], name
+
+
 @pytest.mark.real
 def test_every_setting_reaches_the_rules_and_promtool_accepts_them(need, tmp_path):
     need("promtool")

@@ -124,8 +124,7 @@ def test_a_budget_that_will_not_last_reaches_the_team_with_all_that_it_needs(rep
     forecast, budget = amounts.groups()
     assert grams(budget) == BUDGET_GRAMS
     gpu = WATTS * EPOCH_SECONDS * PLANNED * GRAMS_PER_KILOWATT_HOUR / 3.6e6
-    assert grams(forecast) == pytest.approx(gpu, rel=0.9)
-    assert grams(forecast) > BUDGET_GRAMS
+    assert max(BUDGET_GRAMS, gpu / 3) < grams(forecast) < 5 * gpu
 
 
 def budget_alerts(messages):

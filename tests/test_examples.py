@@ -1,13 +1,17 @@
 """The examples: what they configure accepts them, their routes lead to the right people, their paths exist."""
 
 import re
+import shutil
 import subprocess
+import time
 from pathlib import PurePosixPath
 
 import pytest
+import requests
 import yaml
 
 from carbon_exporter import cli
+from carbon_exporter.demo.servers import alertmanager
 
 
 def run(*command):
@@ -81,6 +85,38 @@ def test_alertmanager_accepts_its_configuration(need, examples):
     assert result.returncode == 0, result.stdout + result.stderr
     assert "3 inhibit rules" in result.stdout
     assert "3 receivers" in result.stdout
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("firing", "silenced"),
+    [
+        ({"CarbonBudgetSpent": "a", "CarbonBudgetLikelyExceeded": "a", "CarbonBudgetAtRisk": "b"},
+         {"CarbonBudgetLikelyExceeded"}),
+        ({"CarbonBudgetCertainlyExceeded": "a", "CarbonBudgetAtRisk": "a", "CarbonGpuIdle": "a"},
+         {"CarbonBudgetAtRisk"}),
+        ({"CarbonExporterAbsent": "", "CarbonBudgetSpent": "a", "CarbonForecastStale": "", "NodeDown": ""},
+         {"CarbonBudgetSpent", "CarbonForecastStale"}),
+    ],
+)  # fmt: skip
+def test_what_follows_from_a_worse_alert_is_silent(need, examples, tmp_path, firing, silenced):
+    need("prometheus-alertmanager")
+    server = alertmanager(tmp_path)
+    # Nobody listens at the example's webhooks, and nobody is told within its first half minute.
+    shutil.copy(examples / "alertmanager.yml", tmp_path / "alertmanager.yml")
+    alerts = [{"labels": {"alertname": name, **({"training_job": job} if job else {})}} for name, job in firing.items()]
+    with server:
+        assert requests.post(f"{server.url}/api/v2/alerts", json=alerts, timeout=5).ok
+        deadline = time.monotonic() + 10
+        inhibited = None
+        while inhibited != silenced and time.monotonic() < deadline:
+            time.sleep(0.1)
+            # An alert is judged when its group is looked at; asking for the groups does so at once.
+            requests.get(f"{server.url}/api/v2/alerts/groups", timeout=5)
+            found = requests.get(f"{server.url}/api/v2/alerts", timeout=5).json()
+            assert len(found) == len(firing)
+            inhibited = {alert["labels"]["alertname"] for alert in found if alert["status"]["inhibitedBy"]}
+    assert inhibited == silenced
 
 
 def test_the_alerts_that_alertmanager_is_told_of_exist(repository, examples):

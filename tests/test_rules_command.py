@@ -3,6 +3,8 @@
 import os
 import re
 import subprocess
+import sys
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -79,6 +81,44 @@ thresholds:
   coverage_ratio: 0.789
   coverage_runs: 37
 """
+
+
+SPEAKING = {
+    "budget_for": ["CarbonBudgetAtRisk", "CarbonBudgetLikelyExceeded", "CarbonBudgetCertainlyExceeded"],
+    "forecast_growth_ratio": ["CarbonForecastGrowing"],
+    "stalled_epochs": ["CarbonTrainingStalled"],
+    "stalled_seconds": ["CarbonTrainingStalled"],
+    "stalled_watts": ["CarbonTrainingStalled"],
+    "idle_gpu_utilization_ratio": ["training_job:carbon_gpus_idle:count"],
+    "idle_gpu_for": ["CarbonGpuIdle"],
+    "epoch_energy_growth_ratio": ["CarbonEpochEnergyAnomalous"],
+    "not_pushed_watts": ["CarbonEpochsNotPushed"],
+    "not_pushed_for": ["CarbonEpochsNotPushed"],
+    "intensity_age_seconds": ["CarbonIntensityStale"],
+    "fallback_for": ["CarbonIntensityFallback"],
+    "collector_for": ["CarbonCollectorFailing"],
+    "sampling_gap_ratio": ["CarbonSamplingGaps"],
+    "equally_shared_ratio": ["CarbonEnergySharedEqually"],
+    "down_for": ["CarbonExporterDown"],
+    "absent_for": ["CarbonExporterAbsent"],
+    "forecast_age_seconds": ["CarbonForecastStale"],
+    "coverage_ratio": ["CarbonForecastCoverageLow"],
+    "coverage_runs": ["CarbonForecastCoverageLow"],
+}
+
+
+def test_each_threshold_changes_the_rules_that_it_is_of_and_no_other():
+    usual, changed = (
+        [rule for text in render.rule_files(chosen).values() for rule in rules_of(text)]
+        for chosen in (Settings(), Settings(thresholds=settings(CHANGED).thresholds))
+    )
+    other = {rule.get("record") or rule["alert"] for rule, new in zip(usual, changed, strict=True) if rule != new}
+    assert other == {name for names in SPEAKING.values() for name in names}
+    for name, value in settings(CHANGED).thresholds.model_dump().items():
+        one = Settings(thresholds=validated(Thresholds, {name: value}, ""))
+        rules = [rule for text in render.rule_files(one).values() for rule in rules_of(text)]
+        differ = [rule.get("record") or rule["alert"] for rule, was in zip(rules, usual, strict=True) if rule != was]
+        assert differ == SPEAKING[name], name
 
 
 @pytest.mark.real
@@ -334,6 +374,14 @@ def test_a_prometheus_rule_is_written_to_a_file_of_its_own(tmp_path, capsys):
 def test_a_bad_flag_is_one_line(capsys, flags, message):
     assert cli.main(["rules", *flags]) == 2
     assert re.fullmatch(rf"carbon-exporter rules: {message}.*\n", capsys.readouterr().err)
+
+
+def test_a_wheel_carries_the_templates(repository, tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    result = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert {f"carbon_exporter/rules/templates/{name}" for name in render.FILES} <= set(ZipFile(wheel).namelist())
 
 
 def test_write_refuses_before_it_writes_anything(tmp_path):

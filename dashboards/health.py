@@ -57,14 +57,19 @@ def build() -> Dashboard:
 
 
 def _now() -> list[AnyPanel]:
-    success = own("carbon_collector_success")
+    present, success = own("carbon_exporter_build_info"), own("carbon_collector_success")
+    gone = f"count({present} offset 1h unless on (cluster, job, instance) {present})"
     gap = f"increase({own('carbon_sampling_gap_seconds_total')}[30m])"
     errors = f"increase({service('carbon_forecast_query_errors_total')}[$__range])"
     return [
         stat_panel(
             "Exporters",
-            "Processes that answer, by version. Two versions for long: an update that stopped half way.",
-            [Query(f"count by (version) ({own('carbon_exporter_build_info')})", "{{version}}")],
+            "Processes that answer, by version, and those that answered an hour ago and no more. Two versions for "
+            "long: an update that stopped half way.",
+            [
+                Query(f"count by (version) ({present})", "{{version}}"),
+                Query(f"{gone} or count({present}) * 0", "gone"),
+            ],
             unit="none",
             empty=NO_EXPORTER,
             width=4,
@@ -122,8 +127,8 @@ def _now() -> list[AnyPanel]:
 def _failures() -> list[AnyPanel]:
     success = own("carbon_collector_success")
     failed = f"increase({own('carbon_collector_failures_total')}[30m])"
-    since = f"time() - max by (instance, collector) ({own('carbon_collector_last_success_timestamp_seconds')})"
-    failing = f"max by (instance, collector) ({success} == 0)"
+    since = f"time() - max by (cluster, instance, collector) ({own('carbon_collector_last_success_timestamp_seconds')})"
+    failing = f"max by (cluster, instance, collector) ({success} == 0)"
     alerts = select("ALERTS", CLUSTER, 'alertname=~"Carbon.*"', 'alertstate="firing"')
     gap = f"increase({own('carbon_sampling_gap_seconds_total')}[30m])"
     return [
@@ -145,7 +150,11 @@ def _failures() -> list[AnyPanel]:
         table_panel(
             "Collectors that fail now",
             "Up to 50. `carbon-exporter check` on that host says why, and what to do.",
-            [Column(f"topk(50, {since} and on (instance, collector) {failing})", "Since the last success", "s")],
+            [
+                Column(
+                    f"topk(50, {since} and on (cluster, instance, collector) {failing})", "Since the last success", "s"
+                )
+            ],
             labels={"instance": "Exporter", "collector": "Collector"},
             empty="none fails, or none has ever succeeded",
             width=8,
@@ -276,7 +285,8 @@ def _pushes() -> list[AnyPanel]:
 
 def _of_ours(metric: str) -> str:
     """What Prometheus says of its scrapes of this program."""
-    return f"max by (job, instance) ({own(metric)} and on (job, instance) {own('carbon_exporter_build_info')})"
+    ours = own("carbon_exporter_build_info")
+    return f"max by (cluster, job, instance) ({own(metric)} and on (cluster, job, instance) {ours})"
 
 
 def _cost() -> list[AnyPanel]:

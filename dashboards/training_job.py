@@ -44,7 +44,7 @@ NO_ENERGY = "no energy: has this job ended, or no node agent seen it?"
 NO_EPOCHS = "no epochs pushed in the last hour: see docs/push.md"
 NO_FORECAST = "no forecast yet: after 2 epochs"
 NO_BUDGET = "no budget set: push --budget-grams"
-BAND = (("0.95", "95 %"), ("0.5", "median"), ("0.05", "5 %"))
+BAND = (("0.05", "5 %"), ("0.5", "median"), ("0.95", "95 %"))
 LINES = {"median": BLUE, "so far": GREEN, "budget": VERMILLION, "by rule alone": ORANGE}
 
 
@@ -292,7 +292,7 @@ def _hours_ahead() -> AnyPanel:
 
 def _basis() -> list[AnyPanel]:
     coverage = select("carbon_forecast_coverage_ratio", CLUSTER)
-    basis = f"max by (training_job, basis, group, emissions_basis) ({of_job('carbon_forecast_info')})"
+    basis = f"max by (cluster, training_job, basis, group, emissions_basis) ({of_job('carbon_forecast_info')})"
     source = select("carbon_source_info", CLUSTER)
     return [
         table_panel(
@@ -301,11 +301,19 @@ def _basis() -> list[AnyPanel]:
             "less); measured once the job has ended. Epochs that it has seen, its age, and how often the 90 % "
             "interval of that basis held.",
             [
-                Column(f"max by (training_job) ({of_job('carbon_forecast_epochs_observed')})", "Epochs seen", "none"),
-                Column(f"time() - max by (training_job) ({of_job('carbon_forecast_timestamp_seconds')})", "Age", "s"),
+                Column(
+                    f"max by (cluster, training_job) ({of_job('carbon_forecast_epochs_observed')})",
+                    "Epochs seen",
+                    "none",
+                ),
+                Column(
+                    f"time() - max by (cluster, training_job) ({of_job('carbon_forecast_timestamp_seconds')})",
+                    "Age",
+                    "s",
+                ),
                 Column(basis, "Basis", hidden=True),
                 Column(
-                    f"{basis} * on (basis) group_left () max by (basis) ({coverage})",
+                    f"{basis} * on (cluster, basis) group_left () max by (cluster, basis) ({coverage})",
                     "Coverage (0.9 promised)",
                     "percentunit",
                     decimals=0,

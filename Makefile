@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check fmt docs rules bench
+.PHONY: demo test test-fast check fmt docs rules dashboards bench
 
 demo: $(VENV)/ready
 	@scripts/real-parts prometheus prometheus-pushgateway prometheus-alertmanager
@@ -22,11 +22,12 @@ check: $(VENV)/ready
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --python-version 3.11 -p dashboards
 
 fmt: $(VENV)/ready
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
-	@$(MAKE) --no-print-directory docs rules
+	@$(MAKE) --no-print-directory docs rules dashboards
 
 docs: $(VENV)/ready
 	@$(BIN)/python -m carbon_exporter.metrics > docs/metrics.md
@@ -34,8 +35,11 @@ docs: $(VENV)/ready
 rules: $(VENV)/ready
 	@$(BIN)/carbon-exporter rules --out alerts --force
 
+dashboards: $(VENV)/ready
+	@$(BIN)/python -m dashboards
+
 bench: $(VENV)/ready
-	@status=0; for part in node cluster intensity forecast; do $(BIN)/python -m benchmarks.$$part || status=1; done; exit $$status
+	@status=0; for part in node cluster intensity forecast rules; do $(BIN)/python -m benchmarks.$$part || status=1; done; exit $$status
 
 $(VENV)/ready: pyproject.toml requirements-dev.txt
 	@echo "Setting up $(VENV) (once) ..."

@@ -34,6 +34,7 @@ def test_the_demo_delivers_every_stage_and_leaves_nothing(need):
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("delivered ") == 8
+    assert result.stdout.count("Grafana: ") == 1
     assert "FAILED" not in result.stdout
     assert "demo-small" in result.stdout
     assert result.stderr == ""

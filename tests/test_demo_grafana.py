@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from carbon_exporter.demo import stack
-from carbon_exporter.demo.grafana import grafana
+from carbon_exporter.demo.grafana import dashboards_folder, grafana
 from carbon_exporter.demo.servers import ServerError
 
 PROMETHEUS = "http://127.0.0.1:29090"
@@ -109,3 +109,8 @@ def test_the_demo_says_where_grafana_is_and_goes_on_without(install, dashboards,
         assert requests.get(where.replace("/dashboards", "/api/health"), timeout=5).ok
     with pytest.raises(requests.ConnectionError):
         requests.get(where, timeout=5)
+
+
+def test_a_checkout_has_the_dashboards_that_the_demo_shows(repository):
+    assert dashboards_folder() == repository / "dashboards"
+    assert list(dashboards_folder().glob("*.json"))

@@ -276,7 +276,7 @@ def _grid() -> list[AnyPanel]:
                     "s",
                 ),
                 Column(
-                    f"max by (cluster, grid_zone) ({select('carbon_intensity_fallback_level', CLUSTER)})",
+                    select("grid_zone:carbon_intensity_fallback_level:max", CLUSTER),
                     "Fallback level",
                     "none",
                 ),

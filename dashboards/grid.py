@@ -56,7 +56,7 @@ def build() -> Dashboard:
 
 
 def _now() -> list[AnyPanel]:
-    level = of_zones("carbon_intensity_fallback_level")
+    level = select("grid_zone:carbon_intensity_fallback_level:max", CLUSTER, ZONE)
     return [
         stat_panel(
             "Cleanest zone now",
@@ -100,7 +100,12 @@ def _now() -> list[AnyPanel]:
             [
                 Column(NOW, "Intensity", PER_KWH, decimals=0),
                 Column(f"time() - {of_zones('carbon_intensity_data_timestamp_seconds')}", "Age", "s"),
-                Column(of_zones("carbon_intensity_fallback_level"), "Fallback", "none", words=LEVELS),
+                Column(
+                    select("grid_zone:carbon_intensity_fallback_level:max", CLUSTER, ZONE),
+                    "Fallback",
+                    "none",
+                    words=LEVELS,
+                ),
                 Column(of_zones("carbon_intensity_estimated"), "Estimated", "none", words=ESTIMATED),
             ],
             labels={"grid_zone": "Grid zone", "provider": "Provider", "basis": "Basis", "signal": "Signal"},
@@ -130,7 +135,7 @@ def _course() -> list[AnyPanel]:
         state_panel(
             "Fallback level over the range",
             "What stood in for the figure asked for, and when.",
-            [Query(of_zones("carbon_intensity_fallback_level"), "{{grid_zone}}")],
+            [Query(select("grid_zone:carbon_intensity_fallback_level:max", CLUSTER, ZONE), "{{grid_zone}}")],
             words=LEVELS,
             empty=EMPTY,
             width=24,

@@ -49,9 +49,8 @@ def named(expr: str, label: str) -> str:
 
 
 def intensity(*matchers: str) -> str:
-    """Grams per kilowatt-hour by zone: every node of a zone exports the same."""
-    found = select("carbon_intensity_grams_per_kilowatt_hour", CLUSTER, *matchers)
-    return f"max by (cluster, grid_zone, provider, signal, basis) ({found})"
+    """Grams per kilowatt-hour by zone, provider, signal and basis."""
+    return select("grid_zone_provider_signal_basis:carbon_intensity_grams_per_kilowatt_hour:max", CLUSTER, *matchers)
 
 
 HOURS_AHEAD: Final = ((0, 1), (1, 3), (3, 6), (6, 12), (12, 24), (24, 48), (48, 72), (72, 96))

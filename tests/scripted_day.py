@@ -234,7 +234,9 @@ def _live(folder, alerts, targets, victoria_url):
     scrapes = {}
     for job, instance, url in targets:
         scrape = scrapes.setdefault(job, {"job_name": job, "honor_labels": job == "pushgateway", "static_configs": []})
-        scrape["static_configs"].append({"targets": [url.split("//")[1]], "labels": {"cluster": CLUSTER, "instance": instance}})
+        scrape["static_configs"].append(
+            {"targets": [url.split("//")[1]], "labels": {"cluster": CLUSTER, "instance": instance}}
+        )
     names = ("recording.yaml", "alerts.yaml")
     for name in names:
         rules = yaml.safe_load((alerts / name).read_text())

@@ -20,6 +20,8 @@ SYSTEM_WATTS = 5.0
 """Of the package above idle, used by processes of no job."""
 DRAM_PER_CPU = 0.1
 """DRAM above idle goes with CPU time, as the package's does."""
+MARKET_GRAMS = 100.0
+"""For a kilowatt-hour, by the contract of all nodes."""
 BASIS = {"DE": "unspecified", "FR": "lifecycle"}
 PROVIDER = {"DE": "energy_charts", "FR": "electricity_maps"}
 

@@ -1,10 +1,11 @@
 """The scripted day is what its script says: the truth adds up, and a node's last page is the truth."""
 
 import time
+from itertools import pairwise
 
 import pytest
 import requests
-from scripted_day import _first_line, _node
+from scripted_day import first_line, node_process
 from scripted_day_script import (
     DAY_SECONDS,
     DONE,
@@ -64,10 +65,10 @@ def test_pushes_tell_what_was_done_by_then():
 
 def test_scrapes_cover_the_day_in_order():
     times = [*scrapes(END)]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert (times[0], times[-1]) == (END - DAY_SECONDS + 60, END)
     assert set(gaps[:1400]) == {60.0}
-    assert 0 < min(gaps)
+    assert min(gaps) > 0
     assert max(gaps) <= 60
     assert set(gaps[-199:]) == {2.0}
 
@@ -82,8 +83,8 @@ def _total(lines, name, *labels):
 @pytest.mark.slow
 def test_a_nodes_pages_are_the_truth_at_the_end_and_live(nvml_library, tmp_path):
     host, end = HOSTS[0], float(round(time.time()) - 5)
-    with _node(host, end, tmp_path, nvml_library) as process:
-        url = _first_line(process)
+    with node_process(host, end, tmp_path, nvml_library) as process:
+        url = first_line(process)
         time.sleep(2.5)
         live = requests.get(f"{url}/metrics", timeout=5).text.splitlines()
         asked = time.time()
@@ -99,7 +100,8 @@ def test_a_nodes_pages_are_the_truth_at_the_end_and_live(nvml_library, tmp_path)
                 assert _total(lines, "carbon_job_energy_joules_total", *labels) == pytest.approx(known, abs=slack)
         idle = truth.joules(host=host.name, owner="idle")
         # A counter says nothing before it was read first.
-        assert _total(lines, "carbon_unattributed_energy_joules_total", 'reason="idle"') == pytest.approx(idle, rel=1e-3)
+        unattributed = _total(lines, "carbon_unattributed_energy_joules_total", 'reason="idle"')
+        assert unattributed == pytest.approx(idle, rel=1e-3)
         grams = truth.grams(host=host.name, owner=HEALTHY)
         assert _total(lines, "carbon_job_emissions_grams_total", f'"{HEALTHY}"') == pytest.approx(grams, rel=1e-3)
         assert _total(lines, "carbon_gpu_power_watts", gpu_uuid(host.name, 1)) == 250

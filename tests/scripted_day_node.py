@@ -24,6 +24,7 @@ from scripted_day_script import (
     HOSTS,
     HOUR,
     IDLE_WATTS,
+    MARKET_GRAMS,
     PROVIDER,
     TICK_SECONDS,
     changes,
@@ -34,7 +35,7 @@ from scripted_day_script import (
     watts,
 )
 
-from carbon_exporter.config import Config, NodeSettings
+from carbon_exporter.config import Config, EmbodiedSettings, IntensitySettings, NodeSettings
 from carbon_exporter.grid.cache import AnswerCache
 from carbon_exporter.grid.feed import Feed
 from carbon_exporter.grid.fetcher import Fetcher
@@ -104,7 +105,13 @@ class Node:
             procfs=folder / "proc",
             idle_watts={component: IDLE_WATTS[component] for component, _ in watts(self.host, self.end, self.at)},
         )
-        sampler = build_sampler(Config(node=settings, pue=self.host.pue), self._publish, self._grid)
+        config = Config(
+            node=settings,
+            pue=self.host.pue,
+            intensity=IntensitySettings(market_grams_per_kilowatt_hour=MARKET_GRAMS),
+            embodied=EmbodiedSettings(gpu_kilograms=150, host_kilograms=1000),
+        )
+        sampler = build_sampler(config, self._publish, self._grid)
         # The agent's own clocks cannot be stepped, and its resolvers would look at this machine.
         sampler._clock = lambda: self.at - self._boot
         sampler._wall_clock = lambda: self.at

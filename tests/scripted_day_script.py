@@ -1,12 +1,13 @@
 """The script of the day: three nodes, seven jobs, two grids, and what is true of them. Pure.
 
-Power changes only when a stint of a job begins or ends, intensity at full hours: energies and grams are sums of products.
-The end of the day is Unix second `end`; stints are told in hours before it and go on after it.
+Power changes only when a stint of a job begins or ends, intensity at full hours: energies and grams are sums of
+products. The end of the day is Unix second `end`; stints are told in hours before it and go on after it.
 """
 
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 HOUR = 3600.0
 DAY_SECONDS = 24 * HOUR
@@ -20,6 +21,8 @@ SYSTEM_WATTS = 5.0
 """Of the package above idle, used by processes of no job."""
 DRAM_PER_CPU = 0.1
 """DRAM above idle goes with CPU time, as the package's does."""
+MARKET_GRAMS = 100.0
+"""For a kilowatt-hour, by the contract of all nodes."""
 BASIS = {"DE": "unspecified", "FR": "lifecycle"}
 PROVIDER = {"DE": "energy_charts", "FR": "electricity_maps"}
 
@@ -213,7 +216,7 @@ class Truth:
     def _spent(self, since, wanted):
         """(basis, joules, grams) of every owner and stretch of constant power since then, or since the day began."""
         times = changes(self.end - DAY_SECONDS if since is None else since, self.at, self.end)
-        for begin, finish in zip(times, times[1:], strict=False):
+        for begin, finish in pairwise(times):
             for host in HOSTS:
                 grams_per_joule = host.pue * intensity(host.grid_zone, begin) / 3.6e6
                 for (component, owner), power in watts(host, self.end, begin).items():

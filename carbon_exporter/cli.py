@@ -205,7 +205,7 @@ def run_forecast(arguments: argparse.Namespace) -> int:
     """`carbon-exporter forecast`: until SIGTERM or SIGINT."""
     from carbon_exporter.config import load_config  # noqa: PLC0415
     from carbon_exporter.forecast import api as jobs_api  # noqa: PLC0415
-    from carbon_exporter.forecast import page  # noqa: PLC0415
+    from carbon_exporter.forecast import page, runbooks  # noqa: PLC0415
     from carbon_exporter.forecast import service as forecast  # noqa: PLC0415
     from carbon_exporter.forecast.settings import Settings  # noqa: PLC0415
     from carbon_exporter.grid import api  # noqa: PLC0415
@@ -220,8 +220,8 @@ def run_forecast(arguments: argparse.Namespace) -> int:
     latest = _Latest()
     title, description = "carbon-exporter forecast", "What every training job will have used and emitted at its end."
     known = [*api.routes(grid, pue_of(config.pue, config.cloud_region), time.time), *jobs_api.routes(service)]
-    routes = [*known, refusing(known), *page.routes()]
-    links = [("Training jobs", page.PAGE_PATH), ("Grid intensity", INTENSITY_PATH)]
+    routes = [*known, refusing(known), *page.routes(), *runbooks.routes()]
+    links = [("Training jobs", page.PAGE_PATH), ("Grid intensity", INTENSITY_PATH), ("Runbooks", runbooks.PATH)]
     server = _serve(arguments, latest, title, description, routes=routes, links=links)
     # A full collection stops all answers until it has looked through every job, and finds next to nothing.
     gc.set_threshold(100_000, 50, 100)

@@ -69,6 +69,7 @@ def checks_of(alert):
 OPPOSITES = {">": "<=", "<": ">=", ">=": "<", "<=": ">", "==": "!=", "!=": "=="}
 NEIGHBOURS = {">": ">=", "<": "<=", ">=": ">", "<=": "<"}
 THE_SAME = {
+    ("CarbonForecastGrowing", ">= 0.2"),  # no ratio of doubles less 1 is exactly that
     ("CarbonEnergySharedEqually", "instance_component:carbon_power_watts:rate5m >= 0"),  # 0 of 0 W is no number
 }
 """Mutations that change nothing."""

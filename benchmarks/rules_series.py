@@ -79,7 +79,8 @@ def _node(node: int, target: str) -> Iterator[Sample]:
     for package in range(2):
         for domain, watts in (("package", 200.0), ("dram", 20.0)):
             yield f'carbon_rapl_energy_joules_total{{{target},package="{package}",domain="{domain}"}}', 1e6, watts
-    for component in ("cpu", "dram", "gpu"):
+    for component, watts in (("cpu", 400.0), ("dram", 40.0), ("gpu", 3200.0)):
+        yield f'carbon_node_energy_joules_total{{{target},component="{component}"}}', 1e7, watts
         for reason in ("idle", "system"):
             labels = f'{target},component="{component}",reason="{reason}"'
             yield f"carbon_unattributed_energy_joules_total{{{labels}}}", 1e5, 10.0

@@ -152,6 +152,13 @@ IDLE_POWER: Final = _gauge(
     "component",
     "device",
 )
+NODE_ENERGY: Final = _counter(
+    "carbon_node_energy_joules_total",
+    "node",
+    "All energy of a component of this node, counted or estimated (carbon_source_info says which), that is shared out: "
+    "jobs + idle + system.",
+    "component",
+)
 UNATTRIBUTED_ENERGY: Final = _counter(
     "carbon_unattributed_energy_joules_total",
     "node",

@@ -85,6 +85,7 @@ def _job_families(tick: Tick) -> Iterator[Family]:
     ]
     yield Family(metrics.JOB_GPU_POWER_LIMIT, limits)
     yield Family(metrics.IDLE_POWER, list(_idle_power(tick)))
+    yield Family(metrics.NODE_ENERGY, [((component,), joules) for component, joules in ledger.measured_joules.items()])
     yield Family(metrics.UNATTRIBUTED_ENERGY, list(ledger.unattributed_joules.items()))
     yield Family(metrics.EQUALLY_SHARED_ENERGY, [((c,), joules) for c, joules in ledger.equally_shared_joules.items()])
 

@@ -16,7 +16,7 @@ from dashboards.panels import (
     table_panel,
     time_panel,
 )
-from dashboards.queries import intensity, kwh, named, of_some, over_range, owned
+from dashboards.queries import intensity, kwh, last_of_range, named, of_some, over_range, owned
 from dashboards.variables import CLUSTER, NAMESPACE, TEAM, select
 
 POWER = select("component:carbon_power_watts:rate5m", CLUSTER)
@@ -290,11 +290,12 @@ def _grid() -> list[AnyPanel]:
 
 
 def _ended_jobs() -> AnyPanel:
-    grams = f"max by (cluster, training_job, basis) (max_over_time({JOB_GRAMS}[$__range:1h]))"
+    # Of a job whose grams became mixed within the range, the sum of all is the greater one.
+    grams = f"topk by (cluster, training_job) (1, {last_of_range(JOB_GRAMS)})"
     return table_panel(
         "Top 20 jobs of the range",
-        "The most that each job had emitted at any full hour of the range: its whole cost so far or at its end, "
-        "also what it emitted before the range. Jobs of less than an hour may be missing.",
+        "What each job had emitted when it was last seen in the range: its whole cost so far or at its end, "
+        "also what it emitted before the range.",
         [Column(f"topk(20, {grams})", "CO2eq", "massg")],
         labels={"training_job": "Training job", "basis": "Basis"},
         links={"training_job": TO_JOB},

@@ -19,7 +19,7 @@ from dashboards.panels import (
     table_panel,
     time_panel,
 )
-from dashboards.queries import GRAMS_PER_KM, HOURS_AHEAD, ahead, kwh
+from dashboards.queries import GRAMS_PER_KM, HOURS_AHEAD, ahead, kwh, last_of_range
 from dashboards.variables import CLUSTER, JOB, select
 
 
@@ -238,12 +238,12 @@ def _working() -> list[AnyPanel]:
 
 def _epochs() -> list[AnyPanel]:
     grouped = 'group!=""'
-    seen = f"last_over_time({select(INFO, CLUSTER, grouped)}[$__range:30m])"
-    own = f"max by (cluster, group) (last_over_time({of_job(INFO, grouped)}[$__range:30m]))"
+    seen = last_of_range(select(INFO, CLUSTER, grouped))
+    own = f"max by (cluster, group) ({last_of_range(of_job(INFO, grouped))})"
     peers = f"max by (cluster, training_job, group) ({seen} and on (cluster, group) {own})"
-    epoch = f"last_over_time({select('training_job:carbon_epoch_energy_joules:mean', CLUSTER)}[$__range:30m])"
+    epoch = last_of_range(select("training_job:carbon_epoch_energy_joules:mean", CLUSTER))
     joined = f"max by (cluster, training_job) ({epoch}) * on (cluster, training_job) group_left (group) {peers}"
-    energy = f"last_over_time({select('training_job:carbon_job_energy_joules:sum', CLUSTER)}[$__range:30m])"
+    energy = last_of_range(select("training_job:carbon_job_energy_joules:sum", CLUSTER))
     total = f"max by (cluster, training_job) ({energy}) and on (cluster, training_job) {peers}"
     return [
         time_panel(

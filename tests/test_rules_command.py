@@ -130,7 +130,8 @@ def test_every_setting_reaches_the_rules_and_promtool_accepts_them(need, tmp_pat
         (tmp_path / name).write_text(text)
         result = promtool("check", "rules", tmp_path / name)
         assert result.returncode == 0, result.stdout + result.stderr
-        assert {group["interval"] for group in yaml.safe_load(text)["groups"]} == {"45s"}
+        intervals = {group["name"]: group["interval"] for group in yaml.safe_load(text)["groups"]}
+        assert intervals == {group: "2m" if group == "carbon-gpus" else "45s" for group in intervals}
         assert not re.search(r"\bcluster\b|<<|pod_namespace|127\.0\.0\.1", text)
     for name, value in changed.thresholds.model_dump().items():
         assert value != getattr(Thresholds(), name), f"give {name} another value here"

@@ -20,7 +20,7 @@ from carbon_exporter.rules.settings import Settings
 NODE_SECONDS: Final = 1
 POLL_SECONDS: Final = 2
 ALERT_WAIT: Final = "5s"
-"""Alerts wait minutes before they fire; the demo has none to give."""
+"""Alerts on budgets wait minutes before they fire; the demo has none to give."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run_stack(directory: Path) -> Iterator[Stack]:
     node = _carbon_exporter(directory, "node", {"node": _node_settings(directory)})
     forecast = _carbon_exporter(directory, "forecast", {})
     targets = {"carbon-exporter": node.url, "carbon-forecast": forecast.url, "pushgateway": gateway.url}
-    metrics = prometheus(directory, targets, rules=_rules(directory), alertmanager_url=alerts.url)
+    metrics = prometheus(directory, targets, rules=_rules(directory, forecast.url), alertmanager_url=alerts.url)
     settings = {"prometheus_url": metrics.url, "poll_seconds": POLL_SECONDS}
     _write_config(directory, "forecast", {"forecast": settings})
     with running(gateway, alerts, node, metrics, forecast), _grafana(directory, metrics.url) as where:
@@ -109,14 +109,14 @@ def _write_config(directory: Path, command: str, config: dict[str, object]) -> P
     return path
 
 
-def _rules(directory: Path) -> list[Path]:
-    """The rules with their default settings; the alerts wait seconds where they would wait minutes."""
+def _rules(directory: Path, forecast_url: str) -> list[Path]:
+    """The rules with their default settings, but that alerts on budgets wait seconds where they would wait minutes."""
     copies = []
-    for name, text in rule_files(Settings()).items():
+    for name, text in rule_files(Settings(runbook_url=f"{forecast_url}/runbooks")).items():
         rules = yaml.safe_load(text)
         for group in rules["groups"]:
             for rule in group["rules"]:
-                if "for" in rule:
+                if rule.get("alert", "").startswith("CarbonBudget"):
                     rule["for"] = ALERT_WAIT
         copies.append(directory / name)
         copies[-1].write_text(yaml.safe_dump(rules))

@@ -23,11 +23,12 @@ DASHBOARDS = {uid: json.loads(path.read_text()) for uid, path in FILES.items()}
 UIDS = ["carbon-cluster", "carbon-grid", "carbon-health", "carbon-nodes", "carbon-training-job"]
 PANEL_TYPES = {"stat", "timeseries", "table", "bargauge", "state-timeline"}
 UNITS = {
-    "watt", "kwatth", "massg", "suffix: g/kWh", "suffix: km", "percentunit", "s", "dateTimeFromNow", "none", "short",
+    "watt", "kwatth", "massg", "suffix:g/kWh", "suffix:km", "percentunit", "s", "dateTimeFromNow", "none", "short",
+    "string",
 }  # fmt: skip
 COUNTED = {"none", "short"}
 TARGET_LABELS = {"instance", "job", "cluster", "exported_job"}
-SELECTED = {"cluster", "namespace", "team", "training_job", "instance", "grid_zone"}
+SELECTED = {"cluster", "namespace", "team", "training_job", "instance", "exporter", "grid_zone"}
 
 # Series that alerts/recording.yaml records: name -> labels besides cluster.
 RECORDED = {
@@ -352,7 +353,7 @@ def test_units_fit_what_is_asked(panel, target):
     assert ("/ 3.6e6" in expression) <= (unit == "kwatth" or "${price}" in expression)
     assert (unit == "dateTimeFromNow") == ("timestamp_seconds" in expression and "* 1000" in expression)
     assert (unit == "watt") <= bool(re.search(r"_watts|rate\(carbon_\w+_energy_joules_total", expression))
-    assert ("_grams:" in expression and unit not in COUNTED) <= (unit in {"massg", "percentunit", "suffix: km"})
+    assert ("_grams:" in expression and unit not in COUNTED) <= (unit in {"massg", "percentunit", "suffix:km"})
 
 
 def test_recorded_series_are_all_recorded():

@@ -149,7 +149,7 @@ def _whose() -> list[AnyPanel]:
             [Query(f"topk(15, {BY_TEAM})", "{{namespace}} / {{team}}")],
             unit="watt",
             empty=NO_JOBS,
-            width=8,
+            width=7,
         ),
         bar_panel(
             "CO2eq in the range by namespace and team",
@@ -162,7 +162,7 @@ def _whose() -> list[AnyPanel]:
             ],
             unit="massg",
             empty="no CO2eq in this range: no job, or no grid intensity",
-            width=8,
+            width=9,
         ),
         time_panel(
             "Power by team",

@@ -67,7 +67,7 @@ def _all_nodes() -> list[AnyPanel]:
             width=4,
         ),
         stat_panel(
-            "Nodes with estimates",
+            "Estimated nodes",
             "Nodes where a component's energy is estimated, not measured. `carbon-exporter check` there says why.",
             [Query(f"count(count by (cluster, instance) ({estimates})) or count({SOURCE}) * 0", "")],
             unit="none",

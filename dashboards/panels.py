@@ -131,7 +131,9 @@ def time_panel(
     panel = panel.datasource(datasource_ref()).targets(_ranges(queries)).line_width(2).fill_opacity(0)
     panel = panel.show_points(choices.VisibilityMode.NEVER).thresholds(_thresholds(bad_from, good_from))
     panel = panel.color_scheme(build.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
-    panel = panel.tooltip(common.VizTooltipOptions().mode(choices.TooltipDisplayMode.MULTI))
+    panel = panel.tooltip(
+        common.VizTooltipOptions().mode(choices.TooltipDisplayMode.MULTI).sort(choices.SortOrder.DESCENDING)
+    )
     legend = common.VizLegendOptions().display_mode(choices.LegendDisplayMode.LIST).show_legend(True)
     panel = panel.legend(legend.placement(choices.LegendPlacement.BOTTOM))
     if stacked:

@@ -142,7 +142,7 @@ def _now() -> list[AnyPanel]:
             width=3,
         ),
         stat_panel(
-            "As far as a new car",
+            "As car kilometres",
             f"Kilometres that an average new car in the EU, Iceland and Norway drives for the CO2eq so far: "
             f"{GRAMS_PER_KM} g/km, of cars registered in 2023, by WLTP (European Environment Agency, provisional). "
             "What leaves the exhaust only, while a lifecycle intensity counts more.",

@@ -6,6 +6,7 @@ from dashboards import variables
 from dashboards.frame import Row, dashboard
 from dashboards.links import TO_JOB, TO_ZONE
 from dashboards.panels import (
+    LEVELS,
     PER_KWH,
     UNUSED_COLOURS,
     AnyPanel,
@@ -29,8 +30,11 @@ JOB_GRAMS = select("training_job:carbon_job_emissions_grams:sum", CLUSTER)
 FORECAST = select("training_job_quantile:carbon_forecast_emissions_grams:max", CLUSTER, 'quantile="0.5"')
 TEAM_POWER = select("namespace_team:carbon_job_power_watts:rate5m", CLUSTER, NAMESPACE, TEAM)
 TEAM_EMISSIONS = select("namespace_team_basis:carbon_job_emissions_grams_per_second:rate5m", CLUSTER, NAMESPACE, TEAM)
+BY_TEAM = named(TEAM_POWER, "namespace", "team")
 TOP = f"topk(20, {owned(JOB_POWER)})"
 EMPTY = "nothing recorded yet: are the recording rules loaded?"
+NOTHING = "nothing recorded yet"
+NO_GRID = "no grid intensity yet"
 NO_JOBS = "no training job found"
 WHOSE = {"training_job": "Training job", "namespace": "Namespace", "team": "Team", "user": "User"}
 
@@ -68,7 +72,7 @@ def _now() -> list[AnyPanel]:
             "Electric power of all nodes: CPU, memory and GPU, without cooling. From `component:carbon_power_watts`.",
             [Query(f"sum({POWER})", "")],
             unit="watt",
-            empty=EMPTY,
+            empty=NOTHING,
             width=4,
         ),
         stat_panel(
@@ -77,7 +81,7 @@ def _now() -> list[AnyPanel]:
             "(lifecycle, direct). Several bases are never added. 1 Mg is a tonne.",
             [Query(f"sum by (basis) ({EMISSIONS}) * 3600", "{{basis}}")],
             unit="massg",
-            empty="no grid intensity yet: see Carbon / Grid",
+            empty=NO_GRID,
             width=4,
         ),
         stat_panel(
@@ -86,7 +90,7 @@ def _now() -> list[AnyPanel]:
             "data count nothing.",
             [Query(kwh(f"sum({over_range(POWER)})"), "")],
             unit="kwatth",
-            empty=EMPTY,
+            empty=NOTHING,
             width=4,
         ),
         stat_panel(
@@ -94,7 +98,7 @@ def _now() -> list[AnyPanel]:
             "Of all nodes over the range above, PUE included, by basis, at the intensity of each hour.",
             [Query(f"sum by (basis) ({over_range(EMISSIONS)})", "{{basis}}")],
             unit="massg",
-            empty="no grid intensity yet: see Carbon / Grid",
+            empty=NO_GRID,
             width=4,
         ),
         stat_panel(
@@ -102,7 +106,7 @@ def _now() -> list[AnyPanel]:
             "Share of the range's energy that was idle or went to processes outside every job. Below: what it cost.",
             [Query(f"sum({over_range(UNUSED)}) / sum({over_range(POWER)})", "")],
             unit="percentunit",
-            empty=EMPTY,
+            empty=NOTHING,
             width=4,
             decimals=0,
         ),
@@ -112,7 +116,7 @@ def _now() -> list[AnyPanel]:
             "several bases are added here; Carbon / Grid has each alone.",
             [Query(f"sum({EMISSIONS}) / sum({POWER}) * 3.6e6", "")],
             unit=PER_KWH,
-            empty="no grid intensity yet: see Carbon / Grid",
+            empty=NO_GRID,
             width=4,
             decimals=0,
         ),
@@ -127,7 +131,7 @@ def _top_jobs() -> AnyPanel:
         [
             Column(TOP, "Power", "watt"),
             Column(kwh(of_some(f"({JOB_ENERGY})", TOP)), "Energy so far", "kwatth"),
-            Column(of_some(JOB_GRAMS, TOP), "CO2eq so far", "massg"),
+            Column(of_some(f"max by (cluster, training_job, basis) ({JOB_GRAMS})", TOP), "CO2eq so far", "massg"),
             Column(of_some(f"max by (cluster, training_job) ({FORECAST})", TOP), "CO2eq at the end", "massg"),
         ],
         labels=WHOSE | {"basis": "Basis"},
@@ -140,24 +144,25 @@ def _whose() -> list[AnyPanel]:
     return [
         bar_panel(
             "Power now by namespace and team",
-            "The 15 that burn most. Jobs without a team label are under `no team`: jobs.kubernetes.info_labels.",
-            [Query(f"topk(15, {named(TEAM_POWER, 'team')})", "{{namespace}} / {{team}}")],
+            "The 15 that burn most. Jobs without a team label are under `no team`: jobs.kubernetes.info_labels. Those "
+            "of Slurm and of processes have no namespace.",
+            [Query(f"topk(15, {BY_TEAM})", "{{namespace}} / {{team}}")],
             unit="watt",
             empty=NO_JOBS,
-            width=8,
+            width=7,
         ),
         bar_panel(
             "CO2eq in the range by namespace and team",
             "The 15 that emitted most over the range above, ended jobs included, by basis.",
             [
                 Query(
-                    named(f"topk by (cluster, basis) (15, {over_range(TEAM_EMISSIONS)})", "team"),
+                    named(f"topk by (cluster, basis) (15, {over_range(TEAM_EMISSIONS)})", "namespace", "team"),
                     "{{namespace}} / {{team}} ({{basis}})",
                 )
             ],
             unit="massg",
             empty="no CO2eq in this range: no job, or no grid intensity",
-            width=8,
+            width=9,
         ),
         time_panel(
             "Power by team",
@@ -181,7 +186,7 @@ def _unused() -> list[AnyPanel]:
             "start queued jobs sooner, or switch nodes off.",
             [Query(kwh(by_reason), "{{reason}}")],
             unit="kwatth",
-            empty=EMPTY,
+            empty=NOTHING,
             width=4,
             height=8,
         ),
@@ -190,16 +195,16 @@ def _unused() -> list[AnyPanel]:
             "Of that energy, PUE included, by reason and basis.",
             [Query(f"sum by (reason, basis) ({over_range(UNUSED_EMISSIONS)})", "{{reason}} ({{basis}})")],
             unit="massg",
-            empty="no grid intensity yet: see Carbon / Grid",
+            empty=NO_GRID,
             width=4,
             height=8,
         ),
         stat_panel(
             "Money without a job",
-            "That energy times the price per kWh above, in the price's currency, without PUE.",
+            "That energy times the price per kWh above (a number such as 0.20), in its currency, without PUE.",
             [Query(f"{kwh(by_reason)} * ${{price}}", "{{reason}}")],
             unit="short",
-            empty="no sum: is the price above a number such as 0.20?",
+            empty="no energy, or no price",
             width=4,
             height=8,
             decimals=2,
@@ -267,7 +272,7 @@ def _grid() -> list[AnyPanel]:
         ),
         table_panel(
             "How old is it, and is it a stand-in?",
-            "Zones with the age of their figure and its fallback level. More than 0 is not what was asked for.",
+            "Zones with the age of their figure, and what stands in for it where it is not what was asked for.",
             [
                 Column(
                     f"time() - max by (cluster, grid_zone) "
@@ -276,9 +281,10 @@ def _grid() -> list[AnyPanel]:
                     "s",
                 ),
                 Column(
-                    select("grid_zone:carbon_intensity_fallback_level:max", CLUSTER),
-                    "Fallback level",
+                    f"max by (cluster, grid_zone) ({select('grid_zone:carbon_intensity_fallback_level:max', CLUSTER)})",
+                    "Fallback",
                     "none",
+                    words=LEVELS,
                 ),
             ],
             labels={"grid_zone": "Grid zone"},

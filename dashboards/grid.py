@@ -6,10 +6,9 @@ from dashboards import variables
 from dashboards.frame import Row, dashboard
 from dashboards.panels import (
     GREEN,
+    LEVELS,
     ORANGE,
     PER_KWH,
-    SKY,
-    VERMILLION,
     AnyPanel,
     Column,
     Query,
@@ -24,12 +23,6 @@ from dashboards.variables import CLUSTER, ZONE, select
 
 NOW = intensity('signal="average"', ZONE)
 EMPTY = "no grid intensity: set intensity.grid_zone and intensity.provider"
-LEVELS = {
-    "0": ("as asked for", GREEN),
-    "1": ("last good value", SKY),
-    "2": ("country's yearly mean", ORANGE),
-    "3": ("world's yearly mean", VERMILLION),
-}
 ESTIMATED = {"0": ("measured or set", GREEN), "1": ("estimated", ORANGE)}
 
 
@@ -63,7 +56,7 @@ def _now() -> list[AnyPanel]:
             "The least intensity of the zones selected. Bases differ: compare zones of one basis.",
             [Query(f"bottomk(1, {NOW})", "{{grid_zone}} ({{basis}})")],
             unit=PER_KWH,
-            empty=EMPTY,
+            empty="no grid intensity yet",
             width=6,
             decimals=0,
         ),
@@ -72,7 +65,7 @@ def _now() -> list[AnyPanel]:
             "The greatest intensity of the zones selected.",
             [Query(f"topk(1, {NOW})", "{{grid_zone}} ({{basis}})")],
             unit=PER_KWH,
-            empty=EMPTY,
+            empty="no grid intensity yet",
             width=6,
             decimals=0,
         ),
@@ -81,7 +74,7 @@ def _now() -> list[AnyPanel]:
             "Zones whose figure is not what was asked for. See which provider fails below, and why in its log.",
             [Query(f"count({level} > 0) or count({level}) * 0", "")],
             unit="none",
-            empty=EMPTY,
+            empty="no grid intensity yet",
             width=6,
             bad_from=1,
         ),
@@ -98,17 +91,18 @@ def _now() -> list[AnyPanel]:
             "What is in use for emissions now: whose figure, what it counts (basis), whether it is estimated, its "
             "age and its fallback level.",
             [
-                Column(NOW, "Intensity", PER_KWH, decimals=0),
+                # Merged by their labels: a series' own name among them would set it apart.
+                Column(f"max by (cluster, grid_zone, provider, basis) ({NOW})", "Intensity", PER_KWH, decimals=0),
                 Column(f"time() - {of_zones('carbon_intensity_data_timestamp_seconds')}", "Age", "s"),
                 Column(
-                    select("grid_zone:carbon_intensity_fallback_level:max", CLUSTER, ZONE),
+                    of_zones("grid_zone:carbon_intensity_fallback_level:max"),
                     "Fallback",
                     "none",
                     words=LEVELS,
                 ),
                 Column(of_zones("carbon_intensity_estimated"), "Estimated", "none", words=ESTIMATED),
             ],
-            labels={"grid_zone": "Grid zone", "provider": "Provider", "basis": "Basis", "signal": "Signal"},
+            labels={"grid_zone": "Grid zone", "provider": "Provider", "basis": "Basis"},
             empty=EMPTY,
         ),
     ]
@@ -159,7 +153,7 @@ def _providers() -> list[AnyPanel]:
         table_panel(
             "Since the last good answer",
             "By zone and provider. Much longer than the provider's step: it is down, or refuses.",
-            [Column(f"time() - {answered}", "Since the last good answer", "s")],
+            [Column(f"time() - {answered}", "Age", "s")],
             labels={"grid_zone": "Grid zone", "provider": "Provider"},
             empty="no provider has answered yet, or none is asked (static)",
             width=12,

@@ -19,18 +19,18 @@ from dashboards.panels import (
     table_panel,
     time_panel,
 )
-from dashboards.variables import CLUSTER, INSTANCE, select
+from dashboards.variables import CLUSTER, EXPORTER, select
 
 # Counters of every node are asked about 30 minutes, whatever the range: 60,000 series over a day are too much to read.
 BASES = {"group": GREEN, "fleet": BLUE, "builtin": ORANGE}
-NO_EXPORTER = "no exporter answers: is it scraped?"
-NO_SERVICE = "no forecast service answers"
+NO_EXPORTER = "no exporter answers"
+NO_SERVICE = "no forecast service"
 NO_RUN = "no run has finished yet"
 
 
 def own(metric: str, *matchers: str) -> str:
     """The series of `metric` of the processes selected."""
-    return select(metric, CLUSTER, INSTANCE, *matchers)
+    return select(metric, CLUSTER, EXPORTER, *matchers)
 
 
 def service(metric: str, *matchers: str) -> str:
@@ -64,8 +64,8 @@ def _now() -> list[AnyPanel]:
     return [
         stat_panel(
             "Exporters",
-            "Processes that answer, by version, and those that answered an hour ago and no more. Two versions for "
-            "long: an update that stopped half way.",
+            "Node agents that answer, by version, and those that answered an hour ago and no more. Two versions for "
+            "long: an update that stopped half way. None: are they scraped?",
             [
                 Query(f"count by (version) ({present})", "{{version}}"),
                 Query(f"{gone} or count({present}) * 0", "gone"),
@@ -145,7 +145,7 @@ def _failures() -> list[AnyPanel]:
                 }
             },
             empty="none fires",
-            width=8,
+            width=7,
         ),
         table_panel(
             "Collectors that fail now",
@@ -157,7 +157,7 @@ def _failures() -> list[AnyPanel]:
             ],
             labels={"instance": "Exporter", "collector": "Collector"},
             empty="none fails, or none has ever succeeded",
-            width=8,
+            width=7,
         ),
         bar_panel(
             "Failed reads by collector",
@@ -165,7 +165,7 @@ def _failures() -> list[AnyPanel]:
             [Query(f"sum by (collector) ({failed}) > 0", "{{collector}}")],
             unit="short",
             empty="none failed",
-            width=4,
+            width=5,
         ),
         bar_panel(
             "Sampling gaps by node",
@@ -173,7 +173,7 @@ def _failures() -> list[AnyPanel]:
             [Query(f"topk(10, max by (instance) ({gap})) > 0", "{{instance}}")],
             unit="s",
             empty="no gap",
-            width=4,
+            width=5,
         ),
     ]
 

@@ -63,11 +63,11 @@ def _all_nodes() -> list[AnyPanel]:
             "Nodes of which some power is known now.",
             [Query(f"count(sum by (cluster, instance) ({EVERY}))", "")],
             unit="none",
-            empty=EMPTY,
+            empty="nothing recorded yet",
             width=4,
         ),
         stat_panel(
-            "Nodes with estimates",
+            "Estimated nodes",
             "Nodes where a component's energy is estimated, not measured. `carbon-exporter check` there says why.",
             [Query(f"count(count by (cluster, instance) ({estimates})) or count({SOURCE}) * 0", "")],
             unit="none",
@@ -95,7 +95,7 @@ def _all_nodes() -> list[AnyPanel]:
                     hidden=True,
                 ),
             ],
-            labels={"instance": "Instance", "node_name": "Node", "source": "CPU measured or estimated"},
+            labels={"instance": "Instance", "node_name": "Node", "source": "CPU source"},
             words={"source": ESTIMATED},
             links={"instance": TO_NODE},
             empty=EMPTY,
@@ -135,6 +135,14 @@ def _chosen() -> list[AnyPanel]:
     ]
 
 
+def by_gpu(metric: str) -> str:
+    """With the GPU's index on its node beside its UUID, too long for a legend."""
+    info = on_chosen("carbon_gpu_info", 'mig=""')
+    index = f"max by (cluster, instance, uuid, gpu) ({info})"
+    one = f"topk by (cluster, instance, uuid) (1, {index})"
+    return f"{metric} * on (cluster, instance, uuid) group_left (gpu) {one}"
+
+
 def _gpus() -> list[AnyPanel]:
     power = on_chosen("carbon_gpu_power_watts")
     used = on_chosen("carbon_gpu_utilization_ratio")
@@ -146,7 +154,7 @@ def _gpus() -> list[AnyPanel]:
         time_panel(
             "Power by GPU",
             "Physical GPUs of the nodes chosen, as NVML gives it. Far under the limit while used: it waits for input.",
-            [Query(f"max by (instance, uuid) ({power})", "{{instance}} {{uuid}}")],
+            [Query(f"max by (instance, gpu) ({by_gpu(power)})", "{{instance}} GPU {{gpu}}")],
             unit="watt",
             empty=NO_GPU,
             colours={},
@@ -155,7 +163,7 @@ def _gpus() -> list[AnyPanel]:
             "Utilisation by GPU",
             "Share of time in which a kernel ran, not how much of the GPU it filled. Held and near 0: the job wastes "
             "it (Carbon / Training job says whose it is).",
-            [Query(f"max by (instance, uuid) ({used})", "{{instance}} {{uuid}}")],
+            [Query(f"max by (instance, gpu) ({by_gpu(used)})", "{{instance}} GPU {{gpu}}")],
             unit="percentunit",
             most=1,
             empty="no utilisation: NVML gives none for MIG devices and old GPUs",
@@ -166,12 +174,13 @@ def _gpus() -> list[AnyPanel]:
             "Power, its limit, utilisation, energy over the range above, model, and which jobs hold each GPU. A "
             "GPU of several jobs has several rows, and a MIG device stands under its own UUID.",
             [
+                # What comes first is joined by all that comes after: each job of a GPU has a whole row.
+                Column(f"max by (instance, uuid, training_job) ({holder})", "Holder", hidden=True),
                 Column(f"max by (instance, uuid) ({power})", "Power", "watt"),
                 Column(f"max by (instance, uuid) ({limit})", "Limit", "watt"),
                 Column(f"max by (instance, uuid) ({used})", "Utilisation", "percentunit", decimals=0),
                 Column(kwh(f"max by (instance, uuid) ({energy})"), "Energy in the range", "kwatth"),
                 Column(f"max by (instance, uuid, gpu, model) ({info})", "GPU", hidden=True),
-                Column(f"max by (instance, uuid, training_job) ({holder})", "Holder", hidden=True),
             ],
             labels={
                 "instance": "Node",
@@ -218,7 +227,7 @@ def _shares() -> list[AnyPanel]:
             "unknown. Much of it: the split between these jobs is a guess (docs/attribution.md).",
             [Query(f"sum by (component) ({equal}) / sum by (component) ({every})", "{{component}}")],
             unit="percentunit",
-            empty="nothing to share on the nodes chosen",
+            empty="no job on these nodes",
             width=4,
             height=8,
             decimals=1,

@@ -47,8 +47,16 @@ UNUSED_COLOURS: Final[Mapping[str, str]] = {
     "cpu system": PURPLE,
     "dram system": VERMILLION,
 }
+LEVELS: Final[Mapping[str, tuple[str, str]]] = {
+    "0": ("as asked for", GREEN),
+    "1": ("last good value", SKY),
+    "2": ("country's yearly mean", ORANGE),
+    "3": ("world's yearly mean", VERMILLION),
+}
+"""Fallback levels of a grid intensity in words."""
 AnyPanel: TypeAlias = Builder[Panel]
-PER_KWH: Final = "suffix: g/kWh"
+PER_KWH: Final = "suffix:g/kWh"
+"""Grafana puts the space."""
 JOULES_PER_KWH: Final = "3.6e6"
 
 
@@ -86,7 +94,11 @@ def stat_panel(
     decimals: int | None = None,
     words: Mapping[str, tuple[str, str]] | None = None,
 ) -> AnyPanel:
-    """Numbers of now. `bad_from` or `good_from`: where vermillion begins or ends; without either no colour judges."""
+    """Numbers of now.
+
+    `empty` is written in one line, as small as it must be: a few words. `bad_from` or `good_from`: where vermillion
+    begins or ends; without either no colour judges.
+    """
     panel = stat.Panel().title(title).description(says).span(width).height(height).unit(unit).no_value(empty).min(0)
     panel = panel.datasource(datasource_ref()).targets(_instant(queries)).graph_mode(choices.BigValueGraphMode.NONE)
     panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -119,7 +131,9 @@ def time_panel(
     panel = panel.datasource(datasource_ref()).targets(_ranges(queries)).line_width(2).fill_opacity(0)
     panel = panel.show_points(choices.VisibilityMode.NEVER).thresholds(_thresholds(bad_from, good_from))
     panel = panel.color_scheme(build.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
-    panel = panel.tooltip(common.VizTooltipOptions().mode(choices.TooltipDisplayMode.MULTI))
+    panel = panel.tooltip(
+        common.VizTooltipOptions().mode(choices.TooltipDisplayMode.MULTI).sort(choices.SortOrder.DESCENDING)
+    )
     legend = common.VizLegendOptions().display_mode(choices.LegendDisplayMode.LIST).show_legend(True)
     panel = panel.legend(legend.placement(choices.LegendPlacement.BOTTOM))
     if stacked:
@@ -148,8 +162,10 @@ def time_panel(
 def bar_panel(
     title: str, says: str, queries: Sequence[Query], *, unit: str, empty: str, width: int, height: int = 8
 ) -> AnyPanel:
-    """Bars of now, from 0, the longest being the panel's width."""
+    """Bars of now, from 0, the longest being the panel's width; those of one query by length."""
     panel = bargauge.Panel().title(title).description(says).span(width).height(height).unit(unit).no_value(empty)
+    if len(queries) == 1:
+        queries = [Query(f"sort_desc({queries[0].expr})", queries[0].legend)]
     panel = panel.min(0).datasource(datasource_ref()).targets(_instant(queries))
     panel = panel.orientation(choices.VizOrientation.HORIZONTAL).display_mode(choices.BarGaugeDisplayMode.BASIC)
     panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -199,7 +215,8 @@ def table_panel(
     options = {"excludeByName": hidden, "indexByName": order, "renameByName": {}}
     panel = panel.with_transformation(DataTransformerConfig(id_val="organize", options=options))
     for name, header in {"cluster": "Cluster", **labels}.items():
-        properties = [DynamicConfigValue(id_val="displayName", value=header)]
+        # As strings: with a unit a job called 123456 would be 123 K, in its link too.
+        properties = [DynamicConfigValue(id_val="displayName", value=header), _unit("string"), _BLANK]
         if links and name in links:
             link = {"title": f"Open {header.lower()}", "url": links[name]}
             properties.append(DynamicConfigValue(id_val="links", value=[link]))
@@ -216,9 +233,17 @@ def table_panel(
     return panel
 
 
+_BLANK: Final = DynamicConfigValue(id_val="noValue", value="-")
+"""In a cell, where Grafana would write the text of the table that has no rows."""
+
+
+def _unit(unit: str) -> DynamicConfigValue:
+    return DynamicConfigValue(id_val="unit", value=unit)
+
+
 def _column(column: Column) -> list[DynamicConfigValue]:
     properties = [DynamicConfigValue(id_val="displayName", value=column.header)]
-    properties.append(DynamicConfigValue(id_val="unit", value=column.unit))
+    properties += [_unit(column.unit), _BLANK]
     if column.decimals is not None:
         properties.append(DynamicConfigValue(id_val="decimals", value=column.decimals))
     return properties + (_coloured(column.words) if column.words else [])

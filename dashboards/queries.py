@@ -36,6 +36,11 @@ def last_of_range(per_job: str) -> str:
     return f"last_over_time({per_job}[$__range:10m])"
 
 
+def now_or_last(per_job: str) -> str:
+    """A series of one value for each job: now, or the last of the range shown where the job has ended."""
+    return f"({per_job} or on (cluster, training_job) topk by (cluster, training_job) (1, {last_of_range(per_job)}))"
+
+
 def kwh(joules: str) -> str:
     """Joules as kilowatt-hours."""
     return f"({joules}) / {JOULES_PER_KWH}"
@@ -51,9 +56,11 @@ def of_some(per_job: str, some: str) -> str:
     return f"{per_job} and on (cluster, training_job) {some}"
 
 
-def named(expr: str, label: str) -> str:
-    """An empty `label` says so in words."""
-    return f'label_replace({expr}, "{label}", "no {label}", "{label}", "")'
+def named(expr: str, *labels: str) -> str:
+    """Those of `labels` that are empty say so in words."""
+    for label in labels:
+        expr = f'label_replace({expr}, "{label}", "no {label}", "{label}", "")'
+    return expr
 
 
 def intensity(*matchers: str) -> str:

@@ -19,7 +19,7 @@ from dashboards.panels import (
     table_panel,
     time_panel,
 )
-from dashboards.queries import GRAMS_PER_KM, HOURS_AHEAD, ahead, kwh, last_of_range
+from dashboards.queries import GRAMS_PER_KM, HOURS_AHEAD, ahead, kwh, last_of_range, now_or_last
 from dashboards.variables import CLUSTER, JOB, select
 
 
@@ -40,10 +40,9 @@ ZONES = (
     "max by (cluster, grid_zone) "
     f"({select('carbon_node_grid_zone_info', CLUSTER)} and on (cluster, instance) {ON_NODES})"
 )
-NO_ENERGY = "no energy: has this job ended, or no node agent seen it?"
-NO_EPOCHS = "no epochs pushed in the last hour: see docs/push.md"
-NO_FORECAST = "no forecast yet: after 2 epochs"
-NO_BUDGET = "no budget set: push --budget-grams"
+NO_ENERGY = "no energy: the job has ended, or no node agent sees it"
+NO_EPOCHS = "no epochs pushed: see docs/push.md"
+NO_FORECAST = "no forecast: the job has ended, or fewer than 2 epochs were pushed"
 BAND = (("0.05", "5 %"), ("0.5", "median"), ("0.95", "95 %"))
 LINES = {"median": BLUE, "so far": GREEN, "budget": VERMILLION, "by rule alone": ORANGE}
 
@@ -79,33 +78,36 @@ def _quantiles(metric: str) -> list[Query]:
 
 
 def _now() -> list[AnyPanel]:
-    share = f"max({GRAMS}) / max({BUDGET})"
+    grams, budget = now_or_last(GRAMS), now_or_last(BUDGET)
     expected = of_job("training_job_quantile:carbon_forecast_emissions_grams:max", 'quantile="0.5"')
     end = of_job("training_job_quantile:carbon_forecast_end_timestamp_seconds:max", 'quantile="0.5"')
+    planned = f"max({end}) * 1000"
+    ended = f"max({of_job('carbon_training_finished_timestamp_seconds')}) * 1000"
     return [
         stat_panel(
             "Epochs",
-            "Epochs done and planned, as the job pushed them less than an hour ago.",
-            [Query(f"max({DONE})", "done"), Query(f"max({PLANNED})", "planned")],
+            "Epochs done and planned, as the job pushed them last.",
+            [Query(f"max({now_or_last(DONE)})", "done"), Query(f"max({now_or_last(PLANNED)})", "planned")],
             unit="none",
-            empty=NO_EPOCHS,
+            empty="no epochs pushed",
             width=3,
         ),
         stat_panel(
             "Energy so far",
-            "Since the job began, on all nodes, those that it has left included.",
-            [Query(kwh(f"sum({ENERGY})"), "")],
+            "Since the job began, on all nodes, those that it has left included. Of an ended job: the last of the "
+            "range.",
+            [Query(kwh(f"sum({now_or_last(ENERGY)})"), "")],
             unit="kwatth",
-            empty=NO_ENERGY,
+            empty="no energy seen",
             width=3,
         ),
         stat_panel(
             "CO2eq so far",
             "Its joules times PUE times the grid intensity when each was spent. The basis says what the intensity "
             "counts; mixed where several are in the sum.",
-            [Query(f"sum by (basis) ({GRAMS})", "{{basis}}")],
+            [Query(f"sum by (basis) ({grams})", "{{basis}}")],
             unit="massg",
-            empty="no CO2eq: no grid intensity, or the job has ended",
+            empty="no CO2eq known",
             width=3,
         ),
         stat_panel(
@@ -113,36 +115,40 @@ def _now() -> list[AnyPanel]:
             "Forecast of the total at the planned end: in 9 of 10 jobs it ends between 5 % and 95 %.",
             _quantiles("training_job_quantile:carbon_forecast_emissions_grams:max"),
             unit="massg",
-            empty=NO_FORECAST,
+            empty="none: ended, or under 2 epochs",
             width=5,
         ),
         stat_panel(
             "Share of the budget",
             "CO2eq so far and at the end (median), as shares of the budget in force. From 100 % on it is over: "
             "stop the job, plan fewer epochs, or move it to cleaner hours.",
-            [Query(share, "so far"), Query(f"max({expected}) / max({BUDGET})", "at the end")],
+            [
+                Query(f"max({grams}) / max({budget})", "so far"),
+                Query(f"max({expected}) / max({budget})", "at the end"),
+            ],
             unit="percentunit",
-            empty=NO_BUDGET,
+            empty="no budget pushed",
             width=4,
             bad_from=1,
             decimals=0,
         ),
         stat_panel(
-            "Planned epochs done",
-            "When the planned epochs will be done: the median forecast.",
-            [Query(f"max({end}) * 1000", "")],
+            "End",
+            "planned: when all planned epochs will be done, the median forecast. ended: when the job has said that it "
+            "has ended.",
+            [Query(planned, "planned"), Query(f"{ended} unless {planned}", "ended")],
             unit="dateTimeFromNow",
-            empty=NO_FORECAST,
+            empty="not known yet",
             width=3,
         ),
         stat_panel(
-            "As far as a new car",
+            "As car kilometres",
             f"Kilometres that an average new car in the EU, Iceland and Norway drives for the CO2eq so far: "
             f"{GRAMS_PER_KM} g/km, of cars registered in 2023, by WLTP (European Environment Agency, provisional). "
             "What leaves the exhaust only, while a lifecycle intensity counts more.",
-            [Query(f"sum({GRAMS}) / {GRAMS_PER_KM}", "")],
-            unit="suffix: km",
-            empty="no CO2eq yet",
+            [Query(f"sum({grams}) / {GRAMS_PER_KM}", "")],
+            unit="suffix:km",
+            empty="no CO2eq known",
             width=3,
             decimals=0,
         ),
@@ -192,7 +198,10 @@ def _forecast() -> list[AnyPanel]:
 def _working() -> list[AnyPanel]:
     rate = f"rate({of_job('carbon_job_energy_joules_total')}[$__rate_interval])"
     held, idle = of_job("training_job:carbon_job_gpus:sum"), of_job("training_job:carbon_gpus_idle:count")
-    since = f"time() - max({of_job('carbon_training_epoch_end_timestamp_seconds')})"
+    epoch_end = f"max({of_job('carbon_training_epoch_end_timestamp_seconds')})"
+    # An ended job has no next epoch to wait for. What it pushed stays.
+    ended = f"max({of_job('carbon_training_finished_timestamp_seconds')}) >= {epoch_end}"
+    since = f"time() - {epoch_end} unless ({ended})"
     usual = f"max({of_job('training_job:carbon_training_epoch_seconds:mean')})"
     return [
         stat_panel(
@@ -201,7 +210,7 @@ def _working() -> list[AnyPanel]:
             "drawn: the job is stalled. Look at its log.",
             [Query(since, "since the last"), Query(usual, "usual epoch")],
             unit="s",
-            empty=NO_EPOCHS,
+            empty="ended, or no epochs",
             width=4,
             height=8,
         ),
@@ -209,7 +218,7 @@ def _working() -> list[AnyPanel]:
             "GPUs held and idle",
             "Physical GPUs that the job holds, and those under 5 % use over 5 minutes. Idle for long: the input or "
             "a straggler holds it up, or it has more GPUs than it needs.",
-            [Query(f"max({held})", "held"), Query(f"max({idle})", "idle")],
+            [Query(f"max({held})", "held"), Query(f"max({idle}) or max({held}) * 0", "idle")],
             unit="none",
             empty="no GPU held",
             width=6,
@@ -285,42 +294,42 @@ def _hours_ahead() -> AnyPanel:
             for start, end in HOURS_AHEAD
         ],
         unit=PER_KWH,
-        empty="no forecast of the grid for the job's zones",
+        height=10,
+        empty="the job has ended, or no forecast of the grid for its zones",
         width=24,
     )
 
 
 def _basis() -> list[AnyPanel]:
     coverage = select("carbon_forecast_coverage_ratio", CLUSTER)
-    basis = f"max by (cluster, training_job, basis, group, emissions_basis) ({of_job('carbon_forecast_info')})"
+    basis = f"max by (cluster, basis, group, emissions_basis) ({of_job('carbon_forecast_info')})"
     source = select("carbon_source_info", CLUSTER)
     return [
         table_panel(
             "What the forecast rests on",
             "Basis: the runs of its group, of the fleet, or what is built in where none have ended (then trust it "
             "less); measured once the job has ended. Epochs that it has seen, its age, and how often the 90 % "
-            "interval of that basis held.",
+            "interval of that basis held: coverage.",
             [
                 Column(
-                    f"max by (cluster, training_job) ({of_job('carbon_forecast_epochs_observed')})",
+                    f"max by (cluster) ({of_job('carbon_forecast_epochs_observed')})",
                     "Epochs seen",
                     "none",
                 ),
                 Column(
-                    f"time() - max by (cluster, training_job) ({of_job('carbon_forecast_timestamp_seconds')})",
+                    f"time() - max by (cluster) ({of_job('carbon_forecast_timestamp_seconds')})",
                     "Age",
                     "s",
                 ),
                 Column(basis, "Basis", hidden=True),
                 Column(
                     f"{basis} * on (cluster, basis) group_left () max by (cluster, basis) ({coverage})",
-                    "Coverage (0.9 promised)",
+                    "Coverage",
                     "percentunit",
                     decimals=0,
                 ),
             ],
             labels={
-                "training_job": "Training job",
                 "basis": "Basis",
                 "group": "Group",
                 "emissions_basis": "CO2eq basis",
@@ -348,21 +357,22 @@ def _basis() -> list[AnyPanel]:
 
 
 def _further() -> list[AnyPanel]:
+    sci = now_or_last(of_job("training_job:carbon_sci_grams_per_epoch:ratio"))
     energy = f"sum by (instance) (last_over_time({of_job('carbon_job_energy_joules_total')}[5m]))"
     return [
         stat_panel(
             "Embodied CO2eq",
             "Its share of what it took to make the hardware, by the time it held it.",
-            [Query(f"sum({of_job('training_job:carbon_job_embodied_grams:sum')})", "")],
+            [Query(f"sum({now_or_last(of_job('training_job:carbon_job_embodied_grams:sum'))})", "")],
             unit="massg",
-            empty="not set: embodied in docs/configuration.md",
+            empty="not set: see docs/configuration.md",
             width=6,
             height=8,
         ),
         stat_panel(
             "SCI per epoch",
             "Software Carbon Intensity (ISO/IEC 21031): operational and embodied CO2eq for each epoch so far.",
-            [Query(f"sum by (basis) ({of_job('training_job:carbon_sci_grams_per_epoch:ratio')})", "{{basis}}")],
+            [Query(f"sum by (basis) ({sci})", "{{basis}}")],
             unit="massg",
             empty="needs embodied CO2eq and epochs",
             width=6,
@@ -370,10 +380,11 @@ def _further() -> list[AnyPanel]:
         ),
         stat_panel(
             "CO2eq by contract",
-            "Market-based: by the intensity of your supply contract. Beside the location-based figure, never added.",
+            "Market-based: by the intensity of your supply contract (intensity.market_grams_per_kilowatt_hour). Beside "
+            "the location-based figure, never added.",
             [Query(f"sum(last_over_time({of_job('carbon_job_market_emissions_grams_total')}[5m]))", "")],
             unit="massg",
-            empty="not set: intensity.market_grams_per_kilowatt_hour",
+            empty="ended, or no contract is set",
             width=6,
             height=8,
         ),

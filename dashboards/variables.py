@@ -22,6 +22,7 @@ CLUSTER: Final = "cluster=~`${cluster:regex}`"
 NAMESPACE: Final = "namespace=~`${namespace:regex}`"
 TEAM: Final = "team=~`${team:regex}`"
 JOB: Final = "training_job=~`${training_job:regex}`"
+EXPORTER: Final = "instance=~`${exporter:regex}`"
 INSTANCE: Final = "instance=~`${instance:regex}`"
 ZONE: Final = "grid_zone=~`${grid_zone:regex}`"
 
@@ -79,8 +80,8 @@ def chosen_nodes() -> Variable:
 
 
 def exporters() -> Variable:
-    """Every process of the program: node agents and forecast services."""
-    return _several("instance", "Exporter", select("carbon_exporter_build_info", CLUSTER))
+    """Every node agent. Another name than that of the chosen nodes: links would carry "All" to where there is none."""
+    return _several("exporter", "Exporter", select("carbon_exporter_build_info", CLUSTER), of="instance")
 
 
 def price() -> Variable:
@@ -94,9 +95,9 @@ def price() -> Variable:
     )
 
 
-def _several(name: str, label: str, series: str) -> build.QueryVariable:
+def _several(name: str, label: str, series: str, *, of: str = "") -> build.QueryVariable:
     everything = VariableOption(selected=True, text=["All"], value=["$__all"])
-    return _query(name, label, series).multi(True).include_all(True).all_value(".*").current(everything)
+    return _query(name, label, series, label=of).multi(True).include_all(True).all_value(".*").current(everything)
 
 
 def _query(name: str, title: str, series: str, *, label: str = "") -> build.QueryVariable:

@@ -23,11 +23,12 @@ DASHBOARDS = {uid: json.loads(path.read_text()) for uid, path in FILES.items()}
 UIDS = ["carbon-cluster", "carbon-grid", "carbon-health", "carbon-nodes", "carbon-training-job"]
 PANEL_TYPES = {"stat", "timeseries", "table", "bargauge", "state-timeline"}
 UNITS = {
-    "watt", "kwatth", "massg", "suffix: g/kWh", "suffix: km", "percentunit", "s", "dateTimeFromNow", "none", "short",
+    "watt", "kwatth", "massg", "suffix:g/kWh", "suffix:km", "percentunit", "s", "dateTimeFromNow", "none", "short",
+    "string",
 }  # fmt: skip
 COUNTED = {"none", "short"}
 TARGET_LABELS = {"instance", "job", "cluster", "exported_job"}
-SELECTED = {"cluster", "namespace", "team", "training_job", "instance", "grid_zone"}
+SELECTED = {"cluster", "namespace", "team", "training_job", "instance", "exporter", "grid_zone"}
 
 # Series that alerts/recording.yaml records: name -> labels besides cluster.
 RECORDED = {
@@ -121,7 +122,11 @@ def problems(dashboard):
     return [*frame_problems(dashboard), *variable_problems(dashboard), *grid_problems(dashboard)] + [
         f"{panel.get('title')}: {problem}"
         for panel in panels(dashboard)
-        for problem in [*panel_problems(panel), *target_problems(panel)]
+        for problem in [
+            *panel_problems(panel),
+            *target_problems(panel),
+            *(table_problems(panel) if panel["type"] == "table" else ()),
+        ]
     ]
 
 
@@ -190,6 +195,8 @@ def panel_problems(panel):
         yield "no title or description"
     if not defaults.get("noValue"):
         yield "nothing is said where there is no data"
+    if panel["type"] == "stat" and len(defaults["noValue"]) > 8 * (panel["gridPos"]["w"] - 1):
+        yield "Grafana writes this text in one line: too long for its width"
     properties = [p for override in panel["fieldConfig"]["overrides"] for p in override["properties"]]
     units = {defaults.get("unit")} | {p["value"] for p in properties if p["id"] == "unit"}
     if not units <= UNITS:
@@ -203,6 +210,19 @@ def panel_problems(panel):
         yield "colours that not everybody tells apart"
     if not panel.get("targets") or panel.get("datasource", {}).get("uid") != "${datasource}":
         yield "no query or no datasource"
+
+
+def table_problems(panel):
+    """What Grafana's table makes of columns that are not told otherwise."""
+    for override in panel["fieldConfig"]["overrides"]:
+        properties = {p["id"]: p["value"] for p in override["properties"]}
+        if not properties.get("noValue") or len(properties["noValue"]) > 1:
+            yield f"{override['matcher']['options']}: an empty cell would say the text of an empty table"
+        if "Value" not in override["matcher"]["options"] and properties.get("unit") != "string":
+            yield f"{override['matcher']['options']}: a name of digits would be scaled as a number"
+    bare = [t for t in panel["targets"] if re.match(r"[a-z:_0-9]*_[a-z:_0-9]*\{[^}]*\}[^-+*/]*$", t["expr"])]
+    if len(panel["targets"]) > 1 and bare:
+        yield "a series' own name keeps its rows apart: aggregate it"
 
 
 def target_problems(panel):
@@ -279,11 +299,11 @@ def first(dashboard, kind):
     return next(panel for panel in panels(dashboard) if panel["type"] == kind)
 
 
-def changed(path, value):
-    """A way to break a dashboard: what stands at `path` of its first panel becomes `value`."""
+def changed(path, value, kind="timeseries"):
+    """A way to break a dashboard: what stands at `path` of its first panel of a kind becomes `value`."""
 
     def change(dashboard):
-        place = first(dashboard, "timeseries")
+        place = first(dashboard, kind)
         for step in path[:-1]:
             place = place[step]
         place[path[-1]] = value
@@ -311,6 +331,10 @@ BREAKS = {
     "is not one of Grafana 10's": changed(["type"], "graph"),
     "no title or description": changed(["description"], ""),
     "nothing is said": changed(["fieldConfig", "defaults", "noValue"], ""),
+    "in one line": changed(["fieldConfig", "defaults", "noValue"], "no epochs were pushed", "stat"),
+    "empty cell": changed(["fieldConfig", "overrides", 0, "properties"], [{"id": "unit", "value": "string"}], "table"),
+    "name of digits": changed(["fieldConfig", "overrides", 0, "properties"], [], "table"),
+    "keeps its rows apart": changed(["targets", 0, "expr"], 'push_time_seconds{cluster="a"}', "table"),
     "units": changed(["fieldConfig", "defaults", "unit"], "kwh"),
     "does not begin at 0": changed(["fieldConfig", "defaults", "min"], None),
     "tells apart": changed(["fieldConfig", "overrides"], [{"properties": [{"id": "color", "value": "#00FF00"}]}]),
@@ -352,7 +376,7 @@ def test_units_fit_what_is_asked(panel, target):
     assert ("/ 3.6e6" in expression) <= (unit == "kwatth" or "${price}" in expression)
     assert (unit == "dateTimeFromNow") == ("timestamp_seconds" in expression and "* 1000" in expression)
     assert (unit == "watt") <= bool(re.search(r"_watts|rate\(carbon_\w+_energy_joules_total", expression))
-    assert ("_grams:" in expression and unit not in COUNTED) <= (unit in {"massg", "percentunit", "suffix: km"})
+    assert ("_grams:" in expression and unit not in COUNTED) <= (unit in {"massg", "percentunit", "suffix:km"})
 
 
 def test_recorded_series_are_all_recorded():

@@ -50,6 +50,7 @@ EMPTY = {
     ("carbon-health", "Failed reads by collector"): "none failed",
     ("carbon-health", "Sampling gaps by node"): "no tick came late",
     ("carbon-nodes", "Estimated"): "all nodes have RAPL",
+    ("carbon-training-job", "End", "B"): "it has not ended",
 }
 """(dashboard, panel), or with one of its queries -> why it has nothing to show on this day."""
 
@@ -90,6 +91,14 @@ TRUE = {
     },
 }
 """(dashboard, panel) -> what the script knows it to show now, by legend."""
+ENDED = {
+    "Epochs": lambda t: {"done": 9.0, "planned": 9.0},
+    "Energy so far": lambda t: {"": _day_kwh(t, owner=DONE)},
+    "CO2eq so far": lambda t: {"lifecycle": t.grams(owner=DONE)},
+    "End": lambda t: {"ended": 1000 * next(job for job in JOBS if job.name == DONE).ended(t.end)},
+    "Since the last epoch": lambda t: {},
+}
+"""Panel of the job's page -> what it shows of a job that has ended hours ago."""
 EXPRESSIONS = {
     "training_job:carbon_job_energy_joules:sum": lambda t: {j.name: t.joules(owner=j.name) for j in _running()},
     "training_job:carbon_job_power_watts:rate5m": lambda t: {j.name: t.power(owner=j.name) for j in _running()},
@@ -212,6 +221,17 @@ def test_panel(day, uid, panel):
     if expected is not None:
         now = {legend or "": at[day.truth.at] for legend, at in shown if day.truth.at in at}
         assert now == pytest.approx(expected(day.truth), rel=0.01)
+
+
+@pytest.mark.parametrize("title", ENDED)
+def test_panel_of_an_ended_job(day, title):
+    (panel,) = (panel for uid, panel in PANELS if (uid, panel["title"]) == ("carbon-training-job", title))
+    for url in day.urls:
+        shown = {}
+        for target in panel["targets"]:
+            for labels, value in day.query(url, _filled("carbon-training-job", target["expr"], DONE)):
+                shown[_legend(target, labels) or ""] = value
+        assert shown == pytest.approx(ENDED[title](day.truth), rel=0.01)
 
 
 @pytest.mark.parametrize(("uid", "variable"), VARIABLES, ids=_ids(VARIABLES, "name"))

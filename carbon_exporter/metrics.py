@@ -5,9 +5,12 @@ to these names. `Renderer` writes the Prometheus text format 0.0.4: prometheus_c
 and the node agent renders at every tick.
 """
 
+import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
+
+from carbon_exporter import __version__
 
 Room = Literal["node", "intensity", "pushed", "forecast"]
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -202,7 +205,11 @@ SAMPLING_GAP: Final = _counter(
     "interval is shared by its CPU time as a whole, and a counter that wraps twice in it falls short.",
 )
 BUILD_INFO: Final = _gauge(
-    "carbon_exporter_build_info", "node", "Version of the running program. Always 1.", "version", "python"
+    "carbon_exporter_build_info",
+    "node",
+    "Version of the running program, node agent or forecast service. Always 1.",
+    "version",
+    "python",
 )
 NODE_INFO: Final = _gauge(
     "carbon_node_info",
@@ -469,6 +476,11 @@ def escape_label(value: str) -> str:
 
 def _escape_help(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def build_info() -> Family:
+    """carbon_exporter_build_info of this program."""
+    return Family(BUILD_INFO, [((__version__, platform.python_version()), 1.0)])
 
 
 _ROOM_TITLES: Final[dict[Room, str]] = {

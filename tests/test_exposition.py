@@ -56,7 +56,7 @@ def page(scripted_node, monkeypatch):
         tick = node.tick()
     for record in tick.records.values():
         record.duration_seconds = 0.25
-    monkeypatch.setattr("carbon_exporter.node.exposition.__version__", "0.0.0")
+    monkeypatch.setattr("carbon_exporter.metrics.__version__", "0.0.0")
     monkeypatch.setattr("platform.python_version", lambda: "3.11.0")
     return Renderer().render((*families(tick), node_info("gpu-7")))
 

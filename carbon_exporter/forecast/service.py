@@ -211,6 +211,7 @@ class Service:
         jobs = self._fleet.jobs()
         warnings = Counter(warning for job in jobs for warning in job.warnings())
         return [
+            metrics.build_info(),
             *job_families([job.prediction for job in jobs if job.prediction is not None]),
             *self._learning.families(),
             *service_families(self._outcomes, warnings, self._client.errors, self._last_poll_seconds),

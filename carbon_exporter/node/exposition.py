@@ -1,10 +1,9 @@
 """A tick of the node agent as metric families of the contract."""
 
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from carbon_exporter import __version__, metrics
+from carbon_exporter import metrics
 from carbon_exporter.grid.exposition import intensity_families
 from carbon_exporter.metrics import Family
 from carbon_exporter.model import COMPONENTS, Component, DeviceReading, Gpu
@@ -22,17 +21,12 @@ def families(tick: Tick) -> Iterator[Family]:
         yield Family(metrics.NODE_GRID_ZONE, [((tick.intensity.grid_zone,), 1.0)])
     yield Family(metrics.PUE, [((), tick.pue)])
     yield Family(metrics.SAMPLING_GAP, [((), tick.gap_seconds)])
-    yield build_info()
+    yield metrics.build_info()
 
 
 def node_info(name: str) -> Family:
     """carbon_node_info of the node of that name."""
     return Family(metrics.NODE_INFO, [((name,), 1.0)])
-
-
-def build_info() -> Family:
-    """carbon_exporter_build_info of the running program."""
-    return Family(metrics.BUILD_INFO, [((__version__, platform.python_version()), 1.0)])
 
 
 def _device_families(devices: tuple[DeviceReading, ...]) -> Iterator[Family]:

@@ -209,7 +209,7 @@ def _working() -> list[AnyPanel]:
             "GPUs held and idle",
             "Physical GPUs that the job holds, and those under 5 % use over 5 minutes. Idle for long: the input or "
             "a straggler holds it up, or it has more GPUs than it needs.",
-            [Query(f"max({held})", "held"), Query(f"max({idle})", "idle")],
+            [Query(f"max({held})", "held"), Query(f"max({idle}) or max({held}) * 0", "idle")],
             unit="none",
             empty="no GPU held",
             width=6,

@@ -513,6 +513,103 @@ EMPTY = {
 }
 """(dashboard, panel) -> why it has nothing to show on this day."""
 
+UNITS = {
+    "watt": {
+        "carbon-cluster": (
+            "Power now",
+            "Top 20 jobs by power A",
+            "Power now by namespace and team",
+            "Power by team",
+            "Power without a job",
+            "Power by component",
+        ),
+        "carbon-nodes": (
+            "Power of all nodes",
+            "Top 20 nodes by power A",
+            "Top 20 nodes by power B",
+            "Top 20 nodes by power C",
+            "Top 20 nodes by power D",
+            "Power by component",
+            "Power by GPU",
+            "GPUs of the nodes chosen A",
+            "GPUs of the nodes chosen B",
+            "Power by job, and without one",
+            "Idle power of devices A",
+            "RAPL by package and domain",
+            "Estimated",
+        ),
+        "carbon-training-job": ("Power by component", "Power by node"),
+    },
+    "massg": {
+        "carbon-cluster": (
+            "CO2eq per hour",
+            "CO2eq in the range",
+            "Top 20 jobs by power C",
+            "Top 20 jobs by power D",
+            "CO2eq in the range by namespace and team",
+            "CO2eq without a job",
+            "CO2eq per hour by grid zone",
+            "Top 20 jobs of the range A",
+        ),
+        "carbon-training-job": (
+            "CO2eq so far",
+            "CO2eq at the end",
+            "CO2eq: so far, forecast at the end, budget",
+            "Embodied CO2eq",
+            "SCI per epoch",
+            "CO2eq by contract",
+        ),
+    },
+    "kwatth": {
+        "carbon-cluster": ("Energy in the range", "Top 20 jobs by power B", "Energy without a job"),
+        "carbon-nodes": ("Energy in the range", "GPUs of the nodes chosen D"),
+        "carbon-training-job": (
+            "Energy so far",
+            "Energy: so far and forecast at the end",
+            "Energy per epoch",
+            "What comparable runs use A",
+            "What comparable runs use B",
+            "Energy by node A",
+        ),
+    },
+    "percentunit": {
+        "carbon-cluster": ("Not used by any job",),
+        "carbon-health": ("Forecast coverage", "Coverage of the 90 % interval", "Error of the forecast"),
+        "carbon-nodes": ("Utilisation by GPU", "GPUs of the nodes chosen C", "Shared equally"),
+        "carbon-training-job": ("Share of the budget", "What the forecast rests on D"),
+    },
+    "suffix: g/kWh": {
+        "carbon-cluster": ("Grid intensity now", "Intensity by grid zone"),
+        "carbon-grid": (
+            "Cleanest zone now",
+            "Dirtiest zone now",
+            "Zones A",
+            "Intensity over the range",
+            "Expected intensity by hours from now",
+            "Marginal intensity",
+        ),
+        "carbon-training-job": ("Expected grid intensity by hours from now",),
+    },
+    "s": {
+        "carbon-cluster": ("How old is it, and is it a stand-in? A",),
+        "carbon-grid": ("Oldest figure", "Zones B", "Since the last good answer A"),
+        "carbon-health": (
+            "Worst sampling gap",
+            "Since the last poll",
+            "Collectors that fail now A",
+            "Sampling gaps by node",
+            "Newest push",
+            "Oldest pushes A",
+            "Slowest run by collector",
+            "Slowest scrapes A",
+        ),
+        "carbon-training-job": ("Since the last epoch", "What the forecast rests on B"),
+    },
+    "dateTimeFromNow": {"carbon-training-job": ("Planned epochs done",)},
+    "suffix: km": {"carbon-training-job": ("As far as a new car",)},
+}
+"""Unit -> dashboard -> its panels, or a table's columns by query, that the numbers above are in; others are counts."""
+
 OTHERS = {
     (DONE, "Epochs"): lambda t: {},
     (DONE, "Energy so far"): lambda t: {},

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from dashboard_truth import BOUNDS, EMPTY, OTHERS, TOLERANCE, TRUE
+from dashboard_truth import BOUNDS, EMPTY, OTHERS, TOLERANCE, TRUE, UNITS
 from scripted_day import scripted_day
 from scripted_day_script import DONE, HEALTHY, IDLING, JOBS, OVER, STALLED
 
@@ -51,6 +51,8 @@ EXPRESSIONS = {
     ),
 }
 """Expressions of one series a job -> what the script knows; None where it knows only that there is a number."""
+FIRST = "/^Value( #A)?$/"
+"""What Grafana calls a table's first column of numbers, which has no letter where it is the only one."""
 IDLING_HOURS = 2.8
 """Since then the job with an idle GPU holds it, less the minutes in which a mean of five minutes falls."""
 VALUES = {
@@ -193,7 +195,7 @@ def test_panel(day, uid, panel):
     if named in EMPTY:
         assert not shown, EMPTY[named]
         return
-    assert {query for query, _, _ in shown} == {target["refId"] for target in panel["targets"]}
+    assert {query for query, _, _ in shown} == _queries(panel)
     expected = BOUNDS[named][1] if named in BOUNDS else TRUE[named]
     _assert_true(day, shown, expected(day.truth))
 
@@ -233,6 +235,35 @@ def test_what_is_recorded_of_jobs_is_true(day, expression):
         assert found.keys() == expected.keys()
         known = {job: value for job, value in expected.items() if value is not None}
         assert {job: found[job] for job in known} == pytest.approx(known, rel=0.01)
+
+
+def _declared_units():
+    """{unit: {(dashboard, panel or column of a table)}}, counts left out."""
+    units = {}
+    for uid, panel in PANELS:
+        fields = panel["fieldConfig"]
+        of_column = {
+            one["matcher"]["options"]: change["value"]
+            for one in fields.get("overrides", [])
+            for change in one["properties"]
+            if change["id"] == "unit"
+        }
+        named = {"": fields["defaults"]["unit"]}
+        if panel["type"] == "table":
+            named = {f" {q}": of_column[FIRST if q == "A" else f"Value #{q}"] for q in _queries(panel)}
+        for column, unit in named.items():
+            if unit not in ("none", "short"):
+                units.setdefault(unit, set()).add((uid, panel["title"] + column))
+    return units
+
+
+def _queries(panel):
+    return {target["refId"] for target in panel["targets"]}
+
+
+def test_units_are_those_of_the_truth():
+    known = {unit: {(uid, name) for uid, names in panels.items() for name in names} for unit, panels in UNITS.items()}
+    assert _declared_units() == known
 
 
 def test_every_panel_stands_in_one_table():

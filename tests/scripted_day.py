@@ -19,6 +19,7 @@ from pathlib import Path
 
 import requests
 from fake_grid import FakeGrid, Reply
+from prometheus_client.parser import text_string_to_metric_families
 from scripted_day_engines import import_samples, live_settings, make_blocks, prometheus_with, record, write_pushed
 from scripted_day_forecast import forecast_service, grid_answers
 from scripted_day_script import DAY_SECONDS, HOSTS, HOUR, JOBS, MOVED_HOURS, Truth, pushed
@@ -111,8 +112,16 @@ def scripted_day(folder, library, alerts):
         for server in (prometheus, *replicas):
             stack.enter_context(server)
         _wait_for_forecasts(prometheus.url, end)
+        pages = {instance: page(url) for _, instance, url in targets}
+        time.sleep(SHOWN_SECONDS)
         at = round(time.time()) - SHOWN_SECONDS
-        yield Day(prometheus.url, victoria.url, Truth(end, float(at)))
+        yield Day(prometheus.url, victoria.url, Truth(end, float(at), pages))
+
+
+def page(url):
+    """[(metric, labels, value)] that a target tells now."""
+    families = text_string_to_metric_families(requests.get(f"{url}/metrics", timeout=10).text)
+    return [(sample.name, sample.labels, sample.value) for family in families for sample in family.samples]
 
 
 @contextlib.contextmanager

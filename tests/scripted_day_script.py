@@ -196,10 +196,14 @@ def changes(begin, finish, end):
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true at Unix second `at` of a day that ended at `end`; grams are by basis."""
+    """What is true at Unix second `at` of a day that ended at `end`; grams are by basis.
+
+    `pages` is what servers told of themselves then: target -> [(metric, labels, value)].
+    """
 
     end: float
     at: float
+    pages: dict = field(default_factory=dict)
 
     def power(self, **wanted):
         """Watts now of what fits: host, component, owner (a job, "idle" or "system")."""
@@ -235,6 +239,10 @@ class Truth:
 
     def epochs(self, job):
         return job.epochs(self.end, self.at)
+
+    def told(self, target, name, by):
+        """{value of the label `by`: number} of a metric on a target's own page."""
+        return {labels.get(by, ""): value for metric, labels, value in self.pages[target] if metric == name}
 
 
 def _fits(row, wanted):

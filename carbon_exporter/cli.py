@@ -3,6 +3,7 @@
 import argparse
 import gc
 import logging
+import os
 import signal
 import sys
 import threading
@@ -195,6 +196,7 @@ def run_node(arguments: argparse.Namespace) -> int:
     server = _serve(arguments, latest, "carbon-exporter node", description)
     try:
         agent.hint_at_zone(config)
+        agent.warn_of_a_passing_name(config, os.environ)
         agent.run(sampler, grid, _stop_on_signals())
     finally:
         server.stop()

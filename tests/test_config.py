@@ -1,9 +1,12 @@
 """The configuration file: every bad key is one line that names it."""
 
+import os
+
 import pytest
 
 from carbon_exporter.config import Config, load_config
 from carbon_exporter.model import ConfigurationError, Roots
+from carbon_exporter.node.agent import warn_of_a_passing_name
 from carbon_exporter.plugins import open_provider, open_resolvers, open_sources
 
 
@@ -145,3 +148,24 @@ def test_a_secret_typed_at_the_wrong_place_is_not_repeated(tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         load(tmp_path, "node: {interval_seconds: hunter2}")
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "file", "name", "warned"),
+    [
+        ({"NODE_NAME": "gpu-7", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "{}", "gpu-7", False),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "node: {name: gpu-8}", "gpu-8", False),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "{}", os.uname().nodename, True),
+        ({}, "{}", os.uname().nodename, False),
+    ],
+)
+def test_a_node_has_a_name_that_stays(tmp_path, monkeypatch, caplog, environment, file, name, warned):
+    monkeypatch.delenv("NODE_NAME", raising=False)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    config = load(tmp_path, file)
+    assert config.node.name == name
+    warn_of_a_passing_name(config, environment)
+    told = [record.getMessage() for record in caplog.records]
+    assert any("set NODE_NAME from spec.nodeName" in line for line in told) == warned
+    assert len(told) == warned

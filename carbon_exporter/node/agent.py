@@ -4,9 +4,9 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from carbon_exporter.config import Config
+from carbon_exporter.config import NODE_VARIABLE, Config
 from carbon_exporter.grid.exposition import fetch_families
 from carbon_exporter.grid.grid import Grid, open_grid
 from carbon_exporter.metrics import Renderer
@@ -102,6 +102,18 @@ def run(sampler: Sampler, grid: Grid, stop: threading.Event) -> None:
         sampler.close()
         grid.close()
     _log.info("stopped")
+
+
+def warn_of_a_passing_name(config: Config, environment: Mapping[str, str]) -> None:
+    """Say in the log where the node's name is that of a pod: rules would take each new pod for another node."""
+    in_a_pod = "KUBERNETES_SERVICE_HOST" in environment
+    if in_a_pod and not environment.get(NODE_VARIABLE) and "name" not in config.node.model_fields_set:
+        _log.warning(
+            "node.name: this pod's host name, %s, stands for the node and may change with the pod: "
+            "set %s from spec.nodeName",
+            config.node.name,
+            NODE_VARIABLE,
+        )
 
 
 def hint_at_zone(config: Config) -> None:

@@ -29,7 +29,7 @@ def samples(now_seconds):
         values = {
             f'carbon_node_info{{node_name="n1",{NODE}}}': 1,
             f'carbon_job_info{{{JOB},pod_namespace="ml",team="vision",{NODE}}}': 1,
-            f'carbon_estimated_energy_joules_total{{component="cpu",{NODE}}}': 100 * step,
+            f'carbon_node_energy_joules_total{{component="cpu",{NODE}}}': 100 * step,
             f'carbon_job_energy_joules_total{{{JOB},component="cpu",{NODE}}}': 100 * step,
             f'carbon_job_emissions_grams_total{{{JOB},component="cpu",basis="lifecycle",{NODE}}}': 120,
             f'carbon_collector_success{{collector="rapl",{NODE}}}': 0,

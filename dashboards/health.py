@@ -64,8 +64,8 @@ def _now() -> list[AnyPanel]:
     return [
         stat_panel(
             "Exporters",
-            "Node agents that answer, by version, and those that answered an hour ago and no more. Two versions for "
-            "long: an update that stopped half way. None: are they scraped?",
+            "Node agents and forecast services that answer, by version, and those that answered an hour ago and no "
+            "more. Two versions for long: an update that stopped half way. None: are they scraped?",
             [
                 Query(f"count by (version) ({present})", "{{version}}"),
                 Query(f"{gone} or count({present}) * 0", "gone"),

@@ -217,7 +217,8 @@ def _working() -> list[AnyPanel]:
         time_panel(
             "GPUs held and idle",
             "Physical GPUs that the job holds, and those under 5 % use over 5 minutes. Idle for long: the input or "
-            "a straggler holds it up, or it has more GPUs than it needs.",
+            "a straggler holds it up, or it has more GPUs than it needs. Of GPUs cut into MIG devices none is judged "
+            "idle.",
             [Query(f"max({held})", "held"), Query(f"max({idle}) or max({held}) * 0", "idle")],
             unit="none",
             empty="no GPU held",

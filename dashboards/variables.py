@@ -80,7 +80,10 @@ def chosen_nodes() -> Variable:
 
 
 def exporters() -> Variable:
-    """Every node agent. Another name than that of the chosen nodes: links would carry "All" to where there is none."""
+    """Node agents and forecast services.
+
+    Another name than that of the chosen nodes: links would carry "All" to where there is none.
+    """
     return _several("exporter", "Exporter", select("carbon_exporter_build_info", CLUSTER), of="instance")
 
 

@@ -52,6 +52,9 @@ MODEL, LIMIT_WATTS = "NVIDIA H100 80GB HBM3", 700.0
 """Of the shim's GPUs."""
 COMPONENTS, REASONS = ("cpu", "dram", "gpu"), ("idle", "system")
 NODES = [host.name for host in HOSTS]
+REPLICAS = ("forecast-1", "forecast-2")
+SCRAPE_JOB = dict.fromkeys(NODES, "carbon-exporter") | dict.fromkeys(REPLICAS, "carbon-forecast")
+"""Of everything that tells its version."""
 ZONES = {host.grid_zone for host in HOSTS}
 GPUS = [(host, index) for host in HOSTS for index in range(host.gpus)]
 JOB = {job.name: job for job in JOBS}
@@ -64,8 +67,8 @@ WHOSE = {
     OVER: "nlp / language",
     DONE: "nlp / language",
     IDLING: "speech / language",
-    MOVED: " / physics",
-    SILENT: " / no team",
+    MOVED: "no namespace / physics",
+    SILENT: "no namespace / no team",
 }
 AHEAD = ((0, 1), (1, 3), (3, 6), (6, 12), (12, 24), (24, 48), (48, 72), (72, 96))
 
@@ -127,6 +130,11 @@ def at_the_end(truth, name):
     """The truth when a job that goes on as it did has done the planned epochs."""
     job = JOB[name]
     return replace(truth, at=job.began(truth.end) + HOUR * job.epoch_hours * job.planned)
+
+
+def planned_end(truth, name=HEALTHY):
+    """Milliseconds, to the minute."""
+    return {"planned": pytest.approx(1000 * at_the_end(truth, name).at, abs=60e3)}
 
 
 def grams_at_the_end(truth, name=HEALTHY):
@@ -209,15 +217,15 @@ def gpu_table(truth):
     for host, index in GPUS:
         uuid = gpu_uuid(host.name, index)
         rows |= {
-            f"A {host.name} {uuid}": gpu_watts(host, index, truth.end, truth.at),
-            f"B {host.name} {uuid}": LIMIT_WATTS,
-            f"C {host.name} {uuid}": busy(host, index, truth),
-            f"D {host.name} {uuid}": gpu_kwh(truth, host, index),
-            f"E {index} {host.name} {MODEL} {uuid}": 1.0,
+            f"B {host.name} {uuid}": gpu_watts(host, index, truth.end, truth.at),
+            f"C {host.name} {uuid}": LIMIT_WATTS,
+            f"D {host.name} {uuid}": busy(host, index, truth),
+            f"E {host.name} {uuid}": gpu_kwh(truth, host, index),
+            f"F {index} {host.name} {MODEL} {uuid}": 1.0,
         }
         holder = gpu_holders(truth, host).get(index)
         if holder is not None:
-            rows[f"F {host.name} {holder} {uuid}"] = 1.0
+            rows[f"A {host.name} {holder} {uuid}"] = 1.0
     return rows
 
 
@@ -269,7 +277,7 @@ def top_nodes(truth):
 
 def replicas(truth, name, by, pick=max):
     """{label: number} of the forecast service's own pages: of both replicas the one that the panel takes."""
-    pages = [truth.told(target, name, by) for target in ("forecast-1", "forecast-2")]
+    pages = [truth.told(target, name, by) for target in REPLICAS]
     return {label: pick(page[label] for page in pages) for label in pages[0]}
 
 
@@ -279,7 +287,7 @@ def ratios(truth, name, pick):
 
 def ages(truth, name="carbon_intensity_data_timestamp_seconds"):
     """{zone: seconds} since the newest time that nodes and forecast tell."""
-    told = [truth.told(target, name, "grid_zone") for target in (*NODES, "forecast-1", "forecast-2")]
+    told = [truth.told(target, name, "grid_zone") for target in (*NODES, *REPLICAS)]
     newest = {zone: max(page.get(zone, 0.0) for page in told) for zone in ZONES}
     return {zone: pytest.approx(truth.at - seconds, abs=2) for zone, seconds in newest.items()}
 
@@ -288,11 +296,17 @@ def intensities(truth, form):
     return {form.format(zone=z, basis=BASIS[z], provider=PROVIDER[z]): intensity(z, truth.at) for z in ZONES}
 
 
-def embodied_grams(truth):
-    """Of HEALTHY: one of three GPUs of two hosts, and so a third of each. That others without a GPU take a little of
+def embodied_grams(truth, name=HEALTHY):
+    """Of a job with one of three GPUs on each host, and so a third of it. That others without a GPU take a little of
     the host for some minutes is within the tolerance."""
+    job = JOB[name]
+    seconds = min(truth.at, job.ended(truth.end)) - job.began(truth.end)
     per_second = 1000 / (LIFE_YEARS * 365.25 * 86400)
-    return 2 * (GPU_KILOGRAMS + HOST_KILOGRAMS / 3) * per_second * (truth.at - JOB[HEALTHY].began(truth.end))
+    return len(job.stints) * (GPU_KILOGRAMS + HOST_KILOGRAMS / 3) * per_second * seconds
+
+
+def sci(truth, name=HEALTHY):
+    return {owner_basis(name): (truth.grams(owner=name) + embodied_grams(truth, name)) / truth.epochs(JOB[name])}
 
 
 def market_grams(truth, name=HEALTHY):
@@ -308,10 +322,10 @@ def since_epoch(truth, name=HEALTHY):
 def rests_on(truth):
     coverage = replicas(truth, "carbon_forecast_coverage_ratio", "basis", min)["builtin"]
     return {
-        f"A {HEALTHY}": truth.epochs(JOB[HEALTHY]),
-        f"B {HEALTHY}": Between(0, POLLED_SECONDS),
-        f"C builtin mixed resnet50 {HEALTHY}": 1.0,
-        f"D builtin mixed resnet50 {HEALTHY}": pytest.approx(coverage, abs=0.02),
+        "A": truth.epochs(JOB[HEALTHY]),
+        "B": Between(0, POLLED_SECONDS),
+        "C builtin mixed resnet50": 1.0,
+        "D builtin mixed resnet50": pytest.approx(coverage, abs=0.02),
     }
 
 
@@ -378,14 +392,14 @@ TRUE = {
         f"A {z} {PROVIDER[z]}": age for z, age in ages(t, "carbon_intensity_last_success_timestamp_seconds").items()
     },
     ("carbon-grid", "Zones"): lambda t: (
-        intensities(t, "A {basis} {zone} {provider} average")
+        intensities(t, "A {basis} {zone} {provider}")
         | {f"B {z}": age for z, age in ages(t).items()}
         | {f"{column} {z}": 0.0 for column in "CD" for z in ZONES}
     ),
     ("carbon-grid", "Intensity over the range"): lambda t: intensities(t, "{zone} ({basis}, {provider})"),
     ("carbon-grid", "Expected intensity by hours from now"): expected_intensity,
     ("carbon-grid", "Fallback level over the range"): lambda t: dict.fromkeys(ZONES, 0.0),
-    ("carbon-health", "Exporters"): lambda t: {__version__: len(HOSTS), "gone": 0.0},
+    ("carbon-health", "Exporters"): lambda t: {__version__: len(SCRAPE_JOB), "gone": 0.0},
     ("carbon-health", "Failing collectors"): lambda t: {"": 0.0},
     ("carbon-health", "Worst sampling gap"): lambda t: {"": 0.0},
     ("carbon-health", "Forecast coverage"): lambda t: ratios(t, "carbon_forecast_coverage_ratio", min),
@@ -407,9 +421,11 @@ TRUE = {
     ("carbon-health", "Pushes with labels not honoured"): lambda t: {"": 0.0},
     ("carbon-health", "Newest push"): lambda t: {"": pushed_ago(t)},
     ("carbon-health", "Oldest pushes"): oldest_pushes,
-    ("carbon-health", "Largest pages"): lambda t: {f"A {node} carbon-exporter": len(t.pages[node]) for node in NODES},
+    ("carbon-health", "Largest pages"): lambda t: {
+        f"A {name} {job}": len(t.pages[name]) for name, job in SCRAPE_JOB.items()
+    },
     ("carbon-nodes", "Nodes with power"): lambda t: {"": len(HOSTS)},
-    ("carbon-nodes", "Nodes with estimates"): lambda t: {"": 0.0},
+    ("carbon-nodes", "Estimated nodes"): lambda t: {"": 0.0},
     ("carbon-nodes", "Power of all nodes"): lambda t: {c: t.power(component=c) for c in COMPONENTS},
     ("carbon-nodes", "Top 20 nodes by power"): top_nodes,
     ("carbon-nodes", "Power by component"): lambda t: {
@@ -419,12 +435,8 @@ TRUE = {
     ("carbon-nodes", "Measured or estimated"): lambda t: {
         f"A {c} {h.name} {SOURCES[c]}": 1.0 for h in HOSTS for c in components(h)
     },
-    ("carbon-nodes", "Power by GPU"): lambda t: {
-        f"{h.name} {gpu_uuid(h.name, i)}": gpu_watts(h, i, t.end, t.at) for h, i in GPUS
-    },
-    ("carbon-nodes", "Utilisation by GPU"): lambda t: {
-        f"{h.name} {gpu_uuid(h.name, i)}": busy(h, i, t) for h, i in GPUS
-    },
+    ("carbon-nodes", "Power by GPU"): lambda t: {f"{h.name} GPU {i}": gpu_watts(h, i, t.end, t.at) for h, i in GPUS},
+    ("carbon-nodes", "Utilisation by GPU"): lambda t: {f"{h.name} GPU {i}": busy(h, i, t) for h, i in GPUS},
     ("carbon-nodes", "GPUs of the nodes chosen"): gpu_table,
     ("carbon-nodes", "Power by job, and without one"): lambda t: {
         owner: t.power(owner=owner) for owner in (*RUNNING, *REASONS)
@@ -444,11 +456,8 @@ TRUE = {
         "so far": t.grams(owner=HEALTHY) / JOB[HEALTHY].budget_grams,
         "at the end": pytest.approx(grams_at_the_end(t) / JOB[HEALTHY].budget_grams, rel=0.02),
     },
-    # Milliseconds, to the minute.
-    ("carbon-training-job", "Planned epochs done"): lambda t: {
-        "": pytest.approx(1000 * at_the_end(t, HEALTHY).at, abs=60e3)
-    },
-    ("carbon-training-job", "As far as a new car"): lambda t: {"": t.grams(owner=HEALTHY) / KM_GRAMS},
+    ("carbon-training-job", "End"): planned_end,
+    ("carbon-training-job", "As car kilometres"): lambda t: {"": t.grams(owner=HEALTHY) / KM_GRAMS},
     ("carbon-training-job", "CO2eq: so far, forecast at the end, budget"): lambda t: (
         band(grams_at_the_end(t))
         | {"so far": t.grams(owner=HEALTHY), "budget": JOB[HEALTHY].budget_grams, "by rule alone": by_rule_alone(t)}
@@ -476,9 +485,7 @@ TRUE = {
     ("carbon-training-job", "What the forecast rests on"): rests_on,
     ("carbon-training-job", "Measured or estimated"): lambda t: {f"A {c} {source}": 2 for c, source in SOURCES.items()},
     ("carbon-training-job", "Embodied CO2eq"): lambda t: {"": embodied_grams(t)},
-    ("carbon-training-job", "SCI per epoch"): lambda t: {
-        "mixed": (t.grams(owner=HEALTHY) + embodied_grams(t)) / t.epochs(JOB[HEALTHY])
-    },
+    ("carbon-training-job", "SCI per epoch"): sci,
     ("carbon-training-job", "CO2eq by contract"): lambda t: {"": market_grams(t)},
     ("carbon-training-job", "Energy by node"): lambda t: {
         f"A {node}": kwh(t, owner=HEALTHY, host=node) for node in ("west-1", "west-2")
@@ -498,7 +505,7 @@ BOUNDS = {
     ),
     ("carbon-health", "Slowest scrapes"): (
         "as fast as this machine: seconds, and less than the interval of one",
-        lambda t: {f"A {node} carbon-exporter": Between(1e-5, 1) for node in NODES},
+        lambda t: {f"A {name} {job}": Between(1e-5, 1) for name, job in SCRAPE_JOB.items()},
     ),
 }
 """(dashboard, panel) -> why no more is known, and what it shows now."""
@@ -511,8 +518,9 @@ EMPTY = {
     ("carbon-health", "Failed reads by collector"): "none failed",
     ("carbon-health", "Sampling gaps by node"): "no tick came late",
     ("carbon-nodes", "Estimated"): "all nodes have RAPL",
+    ("carbon-training-job", "End", "B"): "it has not ended",
 }
-"""(dashboard, panel) -> why it has nothing to show on this day."""
+"""(dashboard, panel), or with one of its queries -> why it has nothing to show on this day."""
 
 UNITS = {
     "watt": {
@@ -532,8 +540,8 @@ UNITS = {
             "Top 20 nodes by power D",
             "Power by component",
             "Power by GPU",
-            "GPUs of the nodes chosen A",
             "GPUs of the nodes chosen B",
+            "GPUs of the nodes chosen C",
             "Power by job, and without one",
             "Idle power of devices A",
             "RAPL by package and domain",
@@ -563,7 +571,7 @@ UNITS = {
     },
     "kwatth": {
         "carbon-cluster": ("Energy in the range", "Top 20 jobs by power B", "Energy without a job"),
-        "carbon-nodes": ("Energy in the range", "GPUs of the nodes chosen D"),
+        "carbon-nodes": ("Energy in the range", "GPUs of the nodes chosen E"),
         "carbon-training-job": (
             "Energy so far",
             "Energy: so far and forecast at the end",
@@ -576,10 +584,10 @@ UNITS = {
     "percentunit": {
         "carbon-cluster": ("Not used by any job",),
         "carbon-health": ("Forecast coverage", "Coverage of the 90 % interval", "Error of the forecast"),
-        "carbon-nodes": ("Utilisation by GPU", "GPUs of the nodes chosen C", "Shared equally"),
+        "carbon-nodes": ("Utilisation by GPU", "GPUs of the nodes chosen D", "Shared equally"),
         "carbon-training-job": ("Share of the budget", "What the forecast rests on D"),
     },
-    "suffix: g/kWh": {
+    "suffix:g/kWh": {
         "carbon-cluster": ("Grid intensity now", "Intensity by grid zone"),
         "carbon-grid": (
             "Cleanest zone now",
@@ -606,16 +614,23 @@ UNITS = {
         ),
         "carbon-training-job": ("Since the last epoch", "What the forecast rests on B"),
     },
-    "dateTimeFromNow": {"carbon-training-job": ("Planned epochs done",)},
-    "suffix: km": {"carbon-training-job": ("As far as a new car",)},
+    "dateTimeFromNow": {"carbon-training-job": ("End",)},
+    "suffix:km": {"carbon-training-job": ("As car kilometres",)},
 }
 """Unit -> dashboard -> its panels, or a table's columns by query, that the numbers above are in; others are counts."""
 
 OTHERS = {
-    (DONE, "Epochs"): lambda t: {},
-    (DONE, "Energy so far"): lambda t: {},
+    (DONE, "Epochs"): lambda t: {"done": 9.0, "planned": 9.0},
+    (DONE, "CO2eq at the end"): lambda t: {},
+    (DONE, "Share of the budget"): lambda t: {},
+    (DONE, "End"): lambda t: {"ended": pytest.approx(1000 * JOB[DONE].ended(t.end), abs=1)},
+    (DONE, "Since the last epoch"): lambda t: {},
+    (DONE, "Embodied CO2eq"): lambda t: {"": embodied_grams(t, DONE)},
+    (DONE, "SCI per epoch"): lambda t: sci(t, DONE),
+    (DONE, "CO2eq by contract"): lambda t: {},
     (SILENT, "Epochs"): lambda t: {},
     (SILENT, "CO2eq at the end"): lambda t: {},
+    (SILENT, "End"): lambda t: {},
     (SILENT, "Since the last epoch"): lambda t: {},
     (STALLED, "Epochs"): lambda t: {"done": 12.0, "planned": 40.0},
     (STALLED, "Since the last epoch"): lambda t: since_epoch(t, STALLED),
@@ -623,6 +638,7 @@ OTHERS = {
     (IDLING, "GPUs held and idle"): lambda t: {"held": 1.0, "idle": 1.0},
     (MOVED, "GPUs held and idle"): lambda t: {"held": 0.0, "idle": 0.0},
     (MOVED, "Power by node"): lambda t: {"west-1": t.power(owner=MOVED)},
+    (MOVED, "End"): lambda t: planned_end(t, MOVED),
     (MOVED, "CO2eq at the end"): lambda t: band(grams_at_the_end(t, MOVED)),
     (OVER, "Share of the budget"): lambda t: {
         "so far": t.grams(owner=OVER) / JOB[OVER].budget_grams,
@@ -630,7 +646,7 @@ OTHERS = {
     },
 }
 """(job, panel of the training-job page) -> what it shows when that job is selected; {} is nothing."""
-for _name in RUNNING:
+for _name in JOB:
     OTHERS[_name, "Energy so far"] = lambda t, name=_name: {"": kwh(t, owner=name)}
     OTHERS[_name, "CO2eq so far"] = lambda t, name=_name: {owner_basis(name): t.grams(owner=name)}
-    OTHERS[_name, "As far as a new car"] = lambda t, name=_name: {"": t.grams(owner=name) / KM_GRAMS}
+    OTHERS[_name, "As car kilometres"] = lambda t, name=_name: {"": t.grams(owner=name) / KM_GRAMS}

@@ -279,7 +279,7 @@ def _epochs() -> list[AnyPanel]:
             ],
             labels={"training_job": "Training job", "group": "Group"},
             links={"training_job": TO_JOB},
-            empty="no group: push --group, or the label of docs/configuration.md",
+            empty="no group: set CARBON_TRAINING_GROUP",
             width=12,
         ),
     ]

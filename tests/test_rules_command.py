@@ -64,6 +64,7 @@ thresholds:
   forecast_growth_ratio: 0.123
   stalled_epochs: 7.5
   stalled_seconds: 1234
+  stalled_first_epoch_seconds: 4321
   stalled_watts: 17
   idle_gpu_utilization_ratio: 0.077
   idle_gpu_for: 102s
@@ -88,6 +89,7 @@ SPEAKING = {
     "forecast_growth_ratio": ["CarbonForecastGrowing"],
     "stalled_epochs": ["CarbonTrainingStalled"],
     "stalled_seconds": ["CarbonTrainingStalled"],
+    "stalled_first_epoch_seconds": ["CarbonTrainingStalled"],
     "stalled_watts": ["CarbonTrainingStalled"],
     "idle_gpu_utilization_ratio": ["training_job:carbon_gpus_idle:count"],
     "idle_gpu_for": ["CarbonGpuIdle"],
@@ -101,7 +103,12 @@ SPEAKING = {
     "equally_shared_ratio": ["CarbonEnergySharedEqually"],
     "down_for": ["CarbonExporterDown"],
     "absent_for": ["CarbonExporterAbsent"],
-    "forecast_age_seconds": ["CarbonForecastStale"],
+    "forecast_age_seconds": [
+        "CarbonForecastStale",
+        "training_job_quantile:carbon_forecast_energy_joules:max",
+        "training_job_quantile:carbon_forecast_emissions_grams:max",
+        "training_job_quantile:carbon_forecast_end_timestamp_seconds:max",
+    ],
     "coverage_ratio": ["CarbonForecastCoverageLow"],
     "coverage_runs": ["CarbonForecastCoverageLow"],
 }
@@ -265,6 +272,10 @@ def test_lines_are_indented_as_their_placeholder_and_vanish_where_there_are_none
         ("{thresholds: {budget_for: 300}}", r"rules\.thresholds\.budget_for: .*write it in quotes"),
         ("{thresholds: {coverage_ratio: 80}}", r"rules\.thresholds\.coverage_ratio: .*less than or equal to 1"),
         ("{thresholds: {stalled_watts: 0}}", r"rules\.thresholds\.stalled_watts: .*greater than 0"),
+        ("{thresholds: {budget_for: 53w}}", r"rules\.thresholds\.budget_for: give no more than a year"),
+        ("{interval: 10m}", r"rules\.interval: give no more than 2m"),
+        ("{cluster_label: __name__}", r"rules\.cluster_label: the rules use this label"),
+        ("{cluster_label: exported_job}", r"rules\.cluster_label: the rules use this label"),
         ("{thresholds: {stalled_seconds: .inf}}", r"rules\.thresholds\.stalled_seconds: .*finite"),
         ("{thresholds: {coverage_runs: 2.5}}", r"rules\.thresholds\.coverage_runs: .*integer"),
         ("{cluster_label: k8s-cluster}", r"rules\.cluster_label: is no label name: give letters"),

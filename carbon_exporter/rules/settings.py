@@ -15,6 +15,11 @@ _OF_THE_RULES: Final = frozenset(
 )
 
 
+_SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_LONGEST_SECONDS: Final = 365 * 86400
+_LONGEST_INTERVAL_SECONDS: Final = 120
+
+
 def _is_a_label(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError("is no label name: give letters, digits and _, no digit first")
@@ -22,14 +27,24 @@ def _is_a_label(name: str) -> str:
 
 
 def _is_free(name: str) -> str:
-    if name in _OF_THE_RULES:
+    if name in _OF_THE_RULES or name.startswith(("__", "exported_")):
         raise ValueError("the rules use this label themselves: give another name")
     return name
 
 
 def _is_a_duration(text: str) -> str:
-    if not re.fullmatch(r"0*[1-9][0-9]*(ms|s|m|h|d|w)", text):
+    found = re.fullmatch(r"0*([1-9][0-9]*)(ms|s|m|h|d|w)", text)
+    if found is None:
         raise ValueError("give a number above 0 and a unit, such as 30s, 5m or 1h")
+    if int(found[1]) * _SECONDS[found[2]] > _LONGEST_SECONDS:
+        raise ValueError("give no more than a year: 365d")
+    return text
+
+
+def _is_often(text: str) -> str:
+    number, unit = re.fullmatch(r"([0-9]+)([a-z]+)", text).groups()  # type: ignore[union-attr]  # a duration
+    if int(number) * _SECONDS[unit] > _LONGEST_INTERVAL_SECONDS:
+        raise ValueError("give no more than 2m: a recorded sample of 5 minutes ago counts as gone")
     return text
 
 
@@ -38,6 +53,7 @@ FreeLabelName = Annotated[LabelName, AfterValidator(_is_free)]
 """A label that no rule sets or groups by."""
 Duration = Annotated[str, AfterValidator(_is_a_duration)]
 """A time as Prometheus writes it, such as 5m."""
+Interval = Annotated[Duration, AfterValidator(_is_often)]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -48,6 +64,7 @@ class Thresholds(settings.Settings):
     forecast_growth_ratio: Ratio = 0.2
     stalled_epochs: PositiveFloat = 3
     stalled_seconds: PositiveFloat = 1800
+    stalled_first_epoch_seconds: PositiveFloat = 86400
     stalled_watts: PositiveFloat = 20
     idle_gpu_utilization_ratio: Ratio = 0.05
     idle_gpu_for: Duration = "25m"
@@ -94,7 +111,7 @@ class Settings(settings.Settings):
     namespace_label: LabelName = "pod_namespace"
     team_labels: tuple[LabelName, ...] = Field(default=("team", "account", "pod_namespace"), min_length=1)
     runbook_url: settings.PlainUrl = "http://127.0.0.1:10091/runbooks"
-    interval: Duration | None = None
+    interval: Interval | None = None
     alert_labels: dict[FreeLabelName, str] = Field(default_factory=dict)
     budgets: Budgets = Budgets()
     thresholds: Thresholds = Thresholds()

@@ -171,9 +171,9 @@ def test_the_compose_file_mounts_prometheus_files_where_it_looks_for_them(exampl
         for flag in compose(examples)["services"]["prometheus"]["command"]
         if flag.startswith("--config.file")
     ]
-    assert mounts[config] == "./prometheus.yml"
     folder = PurePosixPath(config).parent
-    assert mounts[str(folder / "nodes.yml")] == "./nodes.yml"
+    assert mounts[str(folder)] == "."
+    assert (examples / PurePosixPath(config).name).is_file()
     assert mounts[str(folder.parent / "alerts")] == "../alerts"
 
 

@@ -27,7 +27,7 @@ from test_second_engine import victoria_metrics
 
 from carbon_exporter.demo.servers import free_port
 
-BUILD_SECONDS = 30
+BUILD_SECONDS = 45
 """The day ends so long after its making begins, which takes some seconds more."""
 LEFT_SECONDS = 300 + 600 - HOUR * MOVED_HOURS
 """After the day's end what the moved job's first node told of it leaves all windows of five minutes: an account lingers

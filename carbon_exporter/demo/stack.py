@@ -1,11 +1,10 @@
 """The demo's servers, all real: Pushgateway, Alertmanager, Prometheus, node agent, forecast service, maybe Grafana."""
 
-import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -82,7 +81,7 @@ def run_stack(directory: Path) -> Iterator[Stack]:
 @contextmanager
 def _grafana(directory: Path, prometheus_url: str) -> Iterator[str]:
     """Start Grafana where it can be; where it is, or why there is none. The demo delivers without it."""
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         try:
             server = stack.enter_context(grafana(directory, prometheus_url, dashboards_folder()))
             where = f"{server.url}/dashboards"

@@ -33,19 +33,22 @@ def _is_free(name: str) -> str:
 
 
 def _is_a_duration(text: str) -> str:
-    found = re.fullmatch(r"0*([1-9][0-9]*)(ms|s|m|h|d|w)", text)
-    if found is None:
-        raise ValueError("give a number above 0 and a unit, such as 30s, 5m or 1h")
-    if int(found[1]) * _SECONDS[found[2]] > _LONGEST_SECONDS:
+    if _seconds(text) > _LONGEST_SECONDS:
         raise ValueError("give no more than a year: 365d")
     return text
 
 
 def _is_often(text: str) -> str:
-    number, unit = re.fullmatch(r"([0-9]+)([a-z]+)", text).groups()  # type: ignore[union-attr]  # a duration
-    if int(number) * _SECONDS[unit] > _LONGEST_INTERVAL_SECONDS:
+    if _seconds(text) > _LONGEST_INTERVAL_SECONDS:
         raise ValueError("give no more than 2m: a recorded sample of 5 minutes ago counts as gone")
     return text
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"0*([1-9][0-9]*)(ms|s|m|h|d|w)", text)
+    if found is None:
+        raise ValueError("give a number above 0 and a unit, such as 30s, 5m or 1h")
+    return int(found[1]) * _SECONDS[found[2]]
 
 
 LabelName = Annotated[str, AfterValidator(_is_a_label)]
